@@ -6,7 +6,8 @@ __version__ = "0.1.0"
 from importlib import import_module as _import_module
 
 _MODULES = dict(
-    core='InputError Recipe parse_recipe build_recipe progress Run Artefact',
+    core='InputError Recipe parse_recipe complete_recipe build_recipe Piece measure progress',
+    runs='Run Artefact',
     state='stream seeded pick_device save_checkpoint load_checkpoint load_model describe',
     plots='plot_curve plot_curves plot_critical plot_spectrum plot_spectra plot_accuracy_robustness plot_tiles plot_variances '
           'plot_landscapes plot_history save_figure',

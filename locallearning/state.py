@@ -106,7 +106,7 @@ def load_tree(
     check(Path(path).is_file(), f'no checkpoint at {path}; train a model first, or correct the path')
     try:
         with safe_open(path, 'pt', device=str(device)) as f:
-            head, tensors = (f.metadata() or {}).get('locallearning'), {k: f.get_tensor(k) for k in f.keys()}
+            head, tensors = (f.metadata() or {}).get('locallearning'), {k: f.get_tensor(k).clone() for k in f.keys()}
     except (SafetensorError, OSError) as e: raise InputError(f'checkpoint {path} is damaged or no safetensors file ({e}); make it again') from None
     check(head is not None, f'{path} holds tensors but no description by locallearning; load it as a state dict of a model that you name')
     return _unflatten(json.loads(head), tensors)
