@@ -1,0 +1,69 @@
+# What is up to date is not installed again: the stamp carries a checksum of all that the installation depends on.
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= dev,peers
+PIP_FLAGS ?=
+# For `make reproduce`, as in: make reproduce ARGS='hebbian --seed 1'
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell (cat settings.ini setup.py constraints.txt; echo '$(EXTRAS)') | cksum | cut -d' ' -f1)
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
+export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help venv reproduce test nbdev_export nbdev_clean nbdev_test pytest notebook docs readme constraints clean
+
+help:
+	@echo 'make reproduce    install, then run the Hebbian experiments and draw every figure'
+	@echo 'make test         nbdev_export, nbdev_clean, nbdev_test and pytest; each is also a target of its own'
+	@echo 'make notebook     open Jupyter on the notebooks'
+	@echo 'make docs         build the site (needs Quarto for the last step)'
+	@echo 'make readme       write README.md from nbs/index.ipynb'
+	@echo 'make constraints  write the installed set to constraints.txt'
+	@echo 'make clean        remove builds and caches; .venv and runs stay'
+
+venv: $(STAMP)
+
+$(STAMP):
+	@$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv $(VENV)
+	@echo 'Installing the package and what it needs: about two minutes and 5.5 GB, most of it torch.'
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS)]'
+	@rm -f $(VENV)/.installed-* && touch $@
+
+reproduce: $(STAMP)
+	$(BIN)/locallearning reproduce $(ARGS)
+
+test: $(STAMP)
+	@for step in nbdev_export nbdev_clean nbdev_test pytest; do $(MAKE) --no-print-directory $$step || exit 1; done
+
+nbdev_export nbdev_clean: $(STAMP)
+	@echo '== $@'
+	@$(BIN)/python tools/unchanged.py $(BIN)/$@
+
+# One torch thread for each worker, so that workers times threads is the number of cores.
+nbdev_test: $(STAMP)
+	@echo '== $@'
+	@runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && LOCALLEARNING_RUNS=$$runs OMP_NUM_THREADS=1 \
+		$(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing
+
+pytest: $(STAMP)
+	@echo '== $@'
+	@$(BIN)/python -m pytest tests/ --durations=15
+
+notebook: $(STAMP)
+	$(BIN)/jupyter lab nbs
+
+docs: $(STAMP)
+	$(BIN)/python tools/docs.py
+
+readme: $(STAMP)
+	$(BIN)/python tools/readme.py
+
+constraints: $(STAMP)
+	$(BIN)/python tools/constraints.py
+
+clean:
+	rm -rf _docs _proc build dist *.egg-info .pytest_cache .hypothesis
+	find . -path './.*' -prune -o -name __pycache__ -type d -print | xargs rm -rf
