@@ -6,22 +6,26 @@ __version__ = "0.1.0"
 from importlib import import_module as _import_module
 
 _MODULES = dict(
-    core='InputError Recipe parse_recipe complete_recipe build_recipe Piece measure progress',
-    runs='Run Artefact',
+    core='InputError Recipe Piece parse_recipe complete_recipe build_recipe measure progress',
     state='stream seeded pick_device save_checkpoint load_checkpoint load_model describe',
-    plots='plot_curve plot_curves plot_critical plot_spectrum plot_spectra plot_accuracy_robustness plot_tiles plot_variances '
-          'plot_landscapes plot_history save_figure',
+    runs='Run Artefact',
+    style='save_figure',
+    plots='plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness plot_spectrum plot_spectra plot_layer plot_tiles '
+          'plot_variances plot_landscapes plot_quantiles plot_history',
     data='load Data Split gaussian_noise',
     models='read Out Normalize LpUnit prepend SHLP MLP Power feature_jacobian_norm',
     training='fit train_step train_model epochs Adam SGD Steps HoldDecay History accuracy',
-    hebbian='kh_increment kh_step KHLayer train_layer convergence prune KHModel',
+    hebbian='effective_weight kh_increment kh_step kh_step_ kh_sequential KHLayer train_layer convergence',
+    kh_model='prune prototypes KHModel',
     regularizers='Lp Jacobian Spectral',
-    attacks='maximise GaussianNoise FGSM PGD Adversarial perturbation_norm',
+    attacks='maximise project into_box perturbation_norm GaussianNoise FGSM PGD Adversarial',
     robustness='accuracy_curve critical_norm masking_checks correct_subset Curve Critical',
-    probes='spectrum Spectrum power_law size_sweep effective_dimension plane Plane landscape decision_map jacobian_norm',
+    probes='spectrum Spectrum power_law PowerLaw size_sweep effective_dimension jacobian_norm plane Plane landscape decision_map landscape_quantiles',
     published='PublishedLp PublishedJacobian PublishedSpectral PublishedPGD published_prune published_eps',
-    claims='Claim judge',
-    runner='reproduce start')
+    studies='attack_study spectrum_study landscape_study as_results',
+    session='start',
+    claims='Claim read_claims judge claims_table',
+    runner='reproduce')
 _PUBLIC = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(_PUBLIC)
 
