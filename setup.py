@@ -19,7 +19,7 @@ setup(
     license='MIT', license_files=['LICENSE', 'NOTICE'], author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'],
     packages=find_packages(include=['locallearning', 'locallearning.*']) + [f'locallearning.experiments.{f}' for f in families],
     package_dir={f'locallearning.experiments.{f}': f'nbs/experiments/{f}' for f in families},
-    package_data={'locallearning': ['data/*', '*.mplstyle'], **{f'locallearning.experiments.{f}': ['*.ipynb', '*.toml'] for f in families}},
+    package_data={'locallearning': ['assets/*', '*.mplstyle'], **{f'locallearning.experiments.{f}': ['*.ipynb', '*.toml'] for f in families}},
     python_requires=f">={cfg['min_python']}", install_requires=words('requirements'),
     extras_require={x: words(f'{x}_requirements') for x in ('dev', 'peers', 'docs', 'distributed')},
     entry_points={'console_scripts': words('console_scripts'), 'nbdev': ['locallearning=locallearning._modidx:d']},

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import nbformat
+from execnb.nbio import read_nb
 from nbdev.config import get_config
+from nbdev.processors import FilterDefaults
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from nbformat.v4 import new_markdown_cell
@@ -54,10 +56,25 @@ def stage(runs):
     return folder
 
 
+def culprits(folder):
+    "Notebooks that nbdev cannot process, with the reason: its parallel run does not say which one it was."
+    os.environ['IN_TEST'] = '1'
+    for notebook in sorted(folder.rglob('*.ipynb')):
+        try: FilterDefaults()(read_nb(notebook))
+        except Exception as error: yield f'{notebook.relative_to(folder)}: {type(error).__name__}: {error}'
+
+
+def process():
+    "nbdev's processing; the folder that Quarto renders."
+    refresh_quarto_yml()
+    folder = stage(os.environ.get('LOCALLEARNING_RUNS') or ROOT/'runs')
+    try: return proc_nbs(str(folder), force=True)
+    except Exception as error: sys.exit('\n'.join(culprits(folder)) or repr(error))
+
+
 def main():
     os.chdir(ROOT)
-    refresh_quarto_yml()
-    cache = proc_nbs(str(stage(os.environ.get('LOCALLEARNING_RUNS') or ROOT/'runs')), force=True)
+    cache = process()
     if not shutil.which('quarto'):
         print(f'The notebooks are processed in {cache.name}/. There is no Quarto here, so the site stops at this point;\n'
               "`pip install -c constraints.txt -e '.[docs]'` fetches it where its release page can be reached.")
@@ -69,4 +86,4 @@ def main():
     print(f'The site is in {site.name}/index.html')
 
 
-if __name__ == '__main__': sys.exit(main())
+if __name__ == '__main__': main()

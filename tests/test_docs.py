@@ -1,0 +1,207 @@
+"""The pages: what nbdev makes of the notebooks, links and pictures. Quarto itself is not needed."""
+import ast
+import base64
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NBS = ROOT/'nbs'
+LIBRARY = sorted(NBS.glob('*.ipynb'))
+EXPERIMENTS = sorted(NBS.glob('experiments/*/*.ipynb'))
+PAGES = sorted(NBS.glob('*.md')) + [ROOT/n for n in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'reports/README.md')]
+name = lambda path: path.relative_to(ROOT).as_posix()
+
+
+def cells(path, kind):
+    return [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == kind]
+
+
+def tool(stem):
+    spec = importlib.util.spec_from_file_location(stem, ROOT/'tools'/f'{stem}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def markdown(path):
+    "Prose of a page or notebook without its code, in which brackets mean something else."
+    text = '\n\n'.join(''.join(c['source']) for c in cells(path, 'markdown')) if path.suffix == '.ipynb' else path.read_text(encoding='utf-8')
+    return re.sub(r'```.*?```|`[^`\n]*`|\$\$.*?\$\$', '', text, flags=re.S)
+
+
+# --- README
+
+def test_readme_is_made_from_the_index():
+    assert (ROOT/'README.md').read_text(encoding='utf-8') == tool('readme').readme(), 'run `make readme`'
+
+
+def test_readme_shows_the_first_ten_minutes_in_one_piece():
+    shown = re.search(r'```python\n(.*?)```', (ROOT/'README.md').read_text(), re.S)[1]
+    code = [''.join(c['source']) for c in cells(NBS/'index.ipynb', 'code')]
+    assert shown.split() == re.sub(r'^#\|.*$', '', '\n'.join(code), flags=re.M).split()
+    assert shown.startswith('import locallearning as ll\n') and 'ten minutes' in (ROOT/'README.md').read_text()
+
+
+def test_readme_links_are_seen_from_the_root():
+    fix = tool('readme').from_root
+    assert fix('[a](b.ipynb) ![c](images/d.png) [e](https://f.org) [g](#h)') == '[a](nbs/b.ipynb) ![c](nbs/images/d.png) [e](https://f.org) [g](#h)'
+    assert fix('```\n[a](b)\n```') == '```\n[a](b)\n```', 'code is left alone'
+
+
+# --- site
+
+def site(): return yaml.safe_load((ROOT/'_quarto.yml').read_text())
+
+
+def entries(node):
+    "Every page that a sidebar or navbar leads to."
+    if isinstance(node, str): return [node]
+    if isinstance(node, list): return [e for n in node for e in entries(n)]
+    return entries(node.get('contents', [])) + ([node['href']] if 'href' in node else [])
+
+
+def sidebar(): return entries(yaml.safe_load((NBS/'sidebar.yml').read_text())['website']['sidebar']['contents'])
+
+
+def test_stub_points_to_the_real_settings():
+    stub = yaml.safe_load((NBS/'_quarto.yml').read_text())
+    assert stub == {'project': site()['project'], 'metadata-files': ['../_quarto.yml', 'nbdev.yml', 'sidebar.yml']}
+    assert all((NBS/f).is_file() for f in stub['metadata-files'])
+    assert 'metadata-files' not in site(), 'nested ones are not followed'
+    assert (NBS/site()['format']['html']['css']).is_file(), 'paths are relative to nbs'
+
+
+def test_pages_fetch_nothing_from_another_host():
+    assert site()['format']['html']['html-math-method'] == 'mathml' and site()['format']['html']['theme'] == 'default'
+    assert 'url(' not in (NBS/'styles.css').read_text() and '@import' not in (NBS/'styles.css').read_text()
+
+
+def test_every_sidebar_entry_exists():
+    assert [e for e in sidebar() if not (NBS/e).is_file()] == []
+    assert len(sidebar()) == len(set(sidebar()))
+
+
+def test_every_page_is_in_the_sidebar():
+    pages = [p.relative_to(NBS).as_posix() for p in [*LIBRARY, *EXPERIMENTS, *NBS.glob('*.md')]]
+    assert sorted(sidebar()) == sorted(pages)
+
+
+def test_every_navbar_entry_exists():
+    links = [e for e in entries(site()['website']['navbar']['left']) if '://' not in e]
+    assert links and [e for e in links if not (NBS/e).is_file()] == []
+
+
+def test_no_two_pages_share_an_address():
+    # nbdev drops the leading number of a file name to make the name of its page
+    pages = [str(p.parent/re.sub(r'^\d+[a-z]*_', '', p.stem)) for p in [*LIBRARY, *EXPERIMENTS, *NBS.glob('*.md')]]
+    assert len(pages) == len(set(pages))
+
+
+# --- text and pictures
+
+@pytest.mark.parametrize('path', [*PAGES, *LIBRARY, *EXPERIMENTS], ids=name)
+def test_links_have_targets(path):
+    links = re.findall(r'\]\((?!\w+:|#)([^)\s]+)\)', markdown(path))
+    missing = [link for link in links if not (path.parent/link.split('#')[0]).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize('path', [*PAGES, *LIBRARY, *EXPERIMENTS], ids=name)
+def test_linked_pictures_have_alt_text(path):
+    assert not re.search(r'!\[\s*\]\(', markdown(path))
+
+
+def pictures(path):
+    "(cell source, bytes) of every picture among the outputs."
+    for cell in cells(path, 'code'):
+        for output in cell['outputs']:
+            for mime, data in output.get('data', {}).items():
+                text = ''.join(data)
+                if mime == 'image/svg+xml': yield ''.join(cell['source']), text.encode()
+                elif mime.startswith('image/'): yield ''.join(cell['source']), base64.b64decode(text)
+
+
+@pytest.mark.parametrize('path', LIBRARY, ids=name)
+def test_pictures_are_small_and_described(path):
+    large = [f'{len(data)//1000} kB: {source[:60]}' for source, data in pictures(path) if len(data) > 150_000]
+    silent = [source[:80] for source, _ in pictures(path) if not re.search(r'^#\|\s*fig-alt:\s*\S', source, re.M)]
+    assert large == [] and silent == []
+
+
+@pytest.mark.parametrize('path', LIBRARY, ids=name)
+def test_library_notebooks_are_committed_without_errors(path):
+    errors = [o for c in cells(path, 'code') for o in c['outputs'] if o['output_type'] == 'error' or o.get('name') == 'stderr']
+    assert errors == []
+
+
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=name)
+def test_experiments_are_committed_without_outputs(path):
+    assert [c['source'] for c in cells(path, 'code') if c['outputs']] == []
+
+
+@pytest.mark.parametrize('path', [p for p in LIBRARY if p.stem != 'index'], ids=name)
+def test_cells_of_imports_hold_only_imports(path):
+    mixed = []
+    for cell in cells(path, 'code'):
+        source = re.sub(r'^[%!#].*$', '', ''.join(cell['source']), flags=re.M)
+        kinds = {isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(source).body}
+        if len(kinds) == 2: mixed.append(source.strip()[:80])
+    assert mixed == [], 'the docs build runs cells of imports, and would run what stands beside them'
+
+
+# --- processing
+
+@pytest.fixture(scope='module')
+def processed(tmp_path_factory):
+    "The checkout copied, with one executed experiment, and its documentation made without Quarto."
+    copy = tmp_path_factory.mktemp('docs')/'checkout'
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.*', 'runs', '_docs', '_proc', 'build', 'dist', '*.egg-info', '__pycache__', 'tests'))
+    if EXPERIMENTS:
+        run = copy/'runs'/EXPERIMENTS[0].parent.name/'quick-mnist5k'/'seed0'/'notebooks'
+        run.mkdir(parents=True)
+        shutil.copy(EXPERIMENTS[0], run)
+    # A PATH of two folders: no Quarto, and nothing that could fetch it.
+    env = {k: v for k, v in os.environ.items() if k != 'LOCALLEARNING_RUNS'} | {'PATH': '/usr/bin:/bin'}
+    done = subprocess.run([sys.executable, copy/'tools'/'docs.py'], cwd=copy, env=env, capture_output=True, text=True)
+    return copy, done
+
+
+@pytest.mark.skipif(bool(shutil.which('quarto', path='/usr/bin:/bin')), reason='this test is about a machine without Quarto')
+def test_docs_stop_after_processing_where_there_is_no_quarto(processed):
+    copy, done = processed
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'no Quarto' in done.stdout and not (copy/'_docs').exists()
+
+
+def test_every_notebook_and_page_is_processed(processed):
+    copy, done = processed
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [e for e in sidebar() if not (copy/'_proc'/e).is_file()] == []
+    for extra in ('_quarto.yml', 'nbdev.yml', 'sidebar.yml', 'styles.css'): assert (copy/'_proc'/extra).is_file()
+
+
+def test_nbdev_yml_is_up_to_date(processed):
+    assert (processed[0]/'nbs'/'nbdev.yml').read_text() == (NBS/'nbdev.yml').read_text(), 'run `make docs`'
+
+
+def test_parameters_are_documented(processed):
+    shown = [''.join(o['data'].get('text/markdown', '')) for c in cells(processed[0]/'_proc'/'00_core.ipynb', 'code')
+             for o in c['outputs'] if 'data' in o]
+    assert any('def check(' in text and '# what has to hold' in text for text in shown), 'comments beside parameters reach the page'
+
+
+@pytest.mark.skipif(not EXPERIMENTS, reason='no experiments yet')
+def test_experiment_pages_say_where_their_results_come_from(processed):
+    first, *others = EXPERIMENTS
+    shown = lambda p: ''.join(''.join(c['source']) for c in cells(processed[0]/'_proc'/p.relative_to(NBS), 'markdown'))
+    assert 'profile and data `quick-mnist5k`, seed 0, at commit' in shown(first)
+    for path in others: assert 'Shown without results' in shown(path)
