@@ -36,7 +36,8 @@ def check_images(
     check(x.ndim in (2, 4), f'{what} have shape {tuple(x.shape)}; expected N×C×H×W (one channel: x[:, None]) or N×D')
     check(len(x) > 0, f'{what} have shape {tuple(x.shape)}: no images at all')
     finite = x.detach().flatten(1).isfinite().all(1)
-    if not finite.all(): raise InputError(f'{what}: {(~finite).sum()} of {len(x)} hold NaN or Inf, the first is number {int((~finite).nonzero()[0])}; remove them')
+    bad = (~finite).nonzero()[:, 0]
+    check(len(bad) == 0, f'{what}: {len(bad)} of {len(x)} hold NaN or Inf, the first are numbers {bad[:3].tolist()}; remove them')
     if bounds is not None: _check_bounds(x.detach(), *bounds, what)
     return x
 
@@ -62,7 +63,8 @@ def check_labels(
     check(y.ndim == 1, f'{what} have shape {tuple(y.shape)}; expected {n} class numbers (one-hot: y.argmax(1))')
     check(len(y) == n, f'{n} images but {len(y)} {what}; expected as many labels as images')
     wrong = ((y < 0) | (y >= classes) if classes is not None else y < 0).nonzero()
-    if len(wrong): raise InputError(f'{what}: number {int(wrong[0])} is {int(y[wrong[0, 0]])}; expected 0…{"" if classes is None else classes - 1}')
+    valid = '0, 1, 2, …' if classes is None else f'0…{classes - 1}'
+    if len(wrong): raise InputError(f'{what}: number {int(wrong[0])} is {int(y[wrong[0, 0]])}; expected {valid}')
     return y.long()
 
 # %% ../nbs/02_data.ipynb #f4cf960c
@@ -200,7 +202,8 @@ def _lp_norm(space):
     recipe = parse_recipe(space)
     check(recipe.name == 'lp_unit', f'unknown space {space!r}; {nearest(recipe.name, ["pixel", "lp_unit"])}')
     p = recipe.kwargs.get('p', recipe.args[0] if recipe.args else None)
-    check(isinstance(p, (int, float)) and 1 <= p < float('inf'), f'space {space!r}: the norm is {p}; must be a number ≥ 1, as in lp_unit(p=3)')
+    right = isinstance(p, (int, float)) and 1 <= p < float('inf')
+    check(right, f'space {space!r}: the norm is {p}; must be a number ≥ 1, as in lp_unit(p=3)')
     return p
 
 # %% ../nbs/02_data.ipynb #bb393f96
@@ -274,7 +277,8 @@ def _images(x, what):
         check(not last, f'{what} have shape {tuple(x.shape)}; float images are N×C×H×W, these look like N×H×W×C: x.permute(0, 3, 1, 2)')
         return check_images(x, what=what).detach().float()
     hint = '; looks like N×C×H×W: x.permute(0, 2, 3, 1)' if x.ndim == 4 and x.shape[1] <= 4 else ''
-    check(x.ndim == 3 or x.ndim == 4 and x.shape[-1] <= 4, f'{what} have shape {tuple(x.shape)}; expected uint8 images N×H×W or N×H×W×C{hint}')
+    right = x.ndim == 3 or x.ndim == 4 and x.shape[-1] <= 4
+    check(right, f'{what} have shape {tuple(x.shape)}; expected uint8 images N×H×W or N×H×W×C{hint}')
     check(len(x) > 0, f'{what} have shape {tuple(x.shape)}: no images at all')
     return x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
 
@@ -292,11 +296,11 @@ def of(
     "Make a data set of arrays; raises `InputError` for what cannot be right."
     train, test = (_make_split(x, y, part, classes) for x, y, part in ((x_train, y_train, 'train'), (x_test, y_test, 'test')))
     a, b = train.raw, test.raw
-    check(a.shape[1:] == b.shape[1:], f'training images are {tuple(a.shape[1:])}, test images {tuple(b.shape[1:])}; expected the same shape')
+    check(a.shape[1:] == b.shape[1:], f'training images are {tuple(a.shape[1:])}, test images {tuple(b.shape[1:])}; make them one shape')
     if classes is None: classes = range(int(max(train.y.max(), test.y.max())) + 1)
     classes = tuple(map(str, classes))
-    empty = (train.y.bincount(minlength=len(classes)) == 0).nonzero()[:, 0].tolist()
-    check(not empty, f'class {classes[empty[0]] if empty else ""!r} has no training images; give every class some (labels count from 0 without gaps)')
+    for c, n in zip(classes, train.y.bincount(minlength=len(classes)).tolist()):
+        check(n > 0, f'class {c!r} has no training images; give every class some (labels count from 0 without gaps)')
     return cls(train, test, None, classes, name)
 
 # %% ../nbs/02_data.ipynb #0874a0ca
@@ -360,7 +364,8 @@ def load_index(
     check(Path(path).is_file(), f'no index file {path}')
     try: index = json.loads(Path(path).read_text())['index']
     except (ValueError, KeyError, TypeError): index = None
-    check(isinstance(index, list) and all(type(i) is int for i in index), f'{path} is damaged or no index; expected JSON {{"index": [0, 5, …]}}')
+    right = isinstance(index, list) and all(type(i) is int for i in index)
+    check(right, f'{path} is damaged or no index; expected JSON {{"index": [0, 5, …]}}')
     return torch.tensor(index, dtype=torch.long)
 
 # %% ../nbs/02_data.ipynb #734b6501
@@ -391,13 +396,13 @@ def _split_recipe(text):
 
 # %% ../nbs/02_data.ipynb #d6e362df
 def load(
-    recipe:str,                 # 'mnist5k', 'mnist', 'fashionmnist', 'cifar10' or a path, with options of `subset` and `space` in parentheses
+    recipe:str,                 # 'mnist5k', 'mnist', 'fashionmnist', 'cifar10' or a path; in parentheses `space` or options of `subset`
     root:str|Path|None=None,    # folder of torchvision's sets; None: LOCALLEARNING_DATA, else the user's cache folder
     device:str='cpu',           # where the images are kept; 'auto', 'cpu', 'cuda', …
     download:bool=True,         # get what is not there
     max_gb:float|None=None,     # memory that the set may take; None: LOCALLEARNING_MAX_GB, else 80 % of what is free
 )->Data: # in memory, uint8 until used
-    "Load a data set; raises `InputError` for an unknown name or option, for files that are missing or damaged, and for a set over the memory bound."
+    "Load a data set; raises `InputError` for unknown names and options, missing or damaged files, and a set over the memory bound."
     name, options = _split_recipe(str(recipe).strip())
     space, device = options.pop('space', 'pixel'), pick_device(str(device))
     pixels = read_pixels(name, root, download, partial(fits, max_gb=max_gb))

@@ -37,7 +37,8 @@ def fits(
     asked = float(max_gb or os.environ.get('LOCALLEARNING_MAX_GB') or 0)
     bound = asked*1e9 if asked else .8*_free_bytes(device)
     source = 'max_gb or LOCALLEARNING_MAX_GB' if asked else f'80 % of the free memory of {device}'
-    check(nbytes <= bound, f'{what} needs {nbytes/1e9:.3g} GB in memory, the bound is {bound/1e9:.3g} GB ({source}); take a smaller set or raise it')
+    sizes = f'{nbytes/1e9:.3g} GB in memory, the bound is {bound/1e9:.3g} GB'
+    check(nbytes <= bound, f'{what} needs {sizes} ({source}); take a smaller set or raise it')
 
 # %% ../nbs/01a_files.ipynb #a964f3b3
 class UnreadableFile(InputError):
@@ -87,7 +88,7 @@ def make_mnist5k(
     full, parts = read_idx('mnist', root), {}
     for part, m in ('train', 400), ('test', 100):
         rows = spread_index(full[f'y_{part}'], m)
-        parts |= {f'x_{part}': full[f'x_{part}'][rows], f'y_{part}': full[f'y_{part}'][rows].astype(np.uint8), f'index_{part}': rows.astype(np.int32)}
+        parts |= {f'{k}_{part}': full[f'{k}_{part}'][rows] for k in 'xy'} | {f'index_{part}': rows.astype(np.int32)}
     np.savez_compressed(out := io.BytesIO(), **parts)
     return write_atomic(path, out.getvalue())
 
@@ -100,7 +101,8 @@ def asset(
 
 # %% ../nbs/01a_files.ipynb #d3c4b898
 _IDX = dict(mnist=('MNIST', tuple('0123456789')),
-            fashionmnist=('FashionMNIST', ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')))
+            fashionmnist=('FashionMNIST', ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
+                                           'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')))
 _IDX_FILES = [f'{part}-{kind}-ubyte' for part in ('train', 't10k') for kind in ('images-idx3', 'labels-idx1')]
 _WHERE = 'download=True gets it, or correct the data root (--data-root, LOCALLEARNING_DATA)'
 
@@ -122,7 +124,8 @@ def _read_idx_file(path):
     head = 4 + 4*int(data[3]) if len(data) > 4 and data[2] == 8 else 0
     shape = data[4:head].view('>i4').tolist() if head <= len(data) else [0]
     right = head + int(np.prod(shape))
-    _readable(head and len(data) == right, f'{path} is truncated or no idx file: {len(data)} bytes, its head says {right}; delete it and load again')
+    sizes = f'{len(data)} bytes, its head says {right}'
+    _readable(head and len(data) == right, f'{path} is truncated or no idx file: {sizes}; delete it and load again')
     return data[head:].reshape(shape)
 
 # %% ../nbs/01a_files.ipynb #d8fb7aae
@@ -154,7 +157,8 @@ def _untar_cifar10(root):
     pickled = next((p for p in (Path(root)/'cifar-10-batches-py', Path(root)/'cifar-10-python.tar.gz') if p.exists()), None)
     hint = f'; {pickled} is the pickled version, which is not read because pickles can run code' if pickled else ''
     _readable(archive.is_file(), f'cifar10: no {archive}; {_WHERE}{hint}')
-    _readable(check_integrity(archive, _CIFAR_MD5), f'cifar10: {archive} is truncated or altered, its MD5 is not {_CIFAR_MD5}; delete it and load again')
+    whole = check_integrity(archive, _CIFAR_MD5)
+    _readable(whole, f'cifar10: {archive} is truncated or altered, its MD5 is not {_CIFAR_MD5}; delete it and load again')
     with tarfile.open(archive) as tar: return {Path(m.name).name: tar.extractfile(m).read() for m in tar if m.isfile()}
 
 # %% ../nbs/01a_files.ipynb #df9f0837
@@ -199,7 +203,10 @@ def _listing(path):
     if path.is_dir():
         return [(p.relative_to(path), None if p.is_dir() else p.read_bytes) for depth in ('*/*', '*/*/*') for p in path.glob(depth)]
     tar = tarfile.open(path)
-    return [(PurePosixPath(m.name), None if m.isdir() else partial(_member, tar, m)) for m in tar if m.isdir() or m.isfile()]
+    members = [(PurePosixPath(m.name), None if m.isdir() else partial(_member, tar, m)) for m in tar if m.isdir() or m.isfile()]
+    tar.fileobj.seek(tar.offset)
+    _readable(tar.fileobj.read(512) == bytes(512), f'{path} is truncated or no archive (its end mark is missing); get it again')
+    return members
 
 # %% ../nbs/01a_files.ipynb #f1746ead
 def _member(tar, m): return tar.extractfile(m).read()
@@ -228,7 +235,8 @@ def _decode_all(path, fits):
     for part, label, name, get in progress(images, f'decode {path.name}'):
         image = _decode(get(), f'{path}: {part}/{label}/{name}')
         if first is None: first = image.shape[:2]; fits(image.nbytes*len(images), str(path))
-        check(image.shape[:2] == first, f'{path}: {part}/{label}/{name} is {image.shape[:2]}, the images before are {first}; make them one size')
+        sizes = f'is {image.shape[:2]}, the images before are {first}'
+        check(image.shape[:2] == first, f'{path}: {part}/{label}/{name} {sizes}; make them one size')
         decoded.append((part, classes.index(label), name, image))
     return classes, sorted(decoded, key=lambda o: o[:3])
 
@@ -262,7 +270,8 @@ def read_images(
     cached = cache_dir()/f'{path.name.split(".")[0]}-{_stamp(path)}.npz'
     with suppress(UnreadableFile): return read_npz(cached, fits)
     try: classes, decoded = _decode_all(path, fits)
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as e: raise UnreadableFile(f'{path} is truncated or no archive ({e}); get it again') from None
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as e:
+        raise UnreadableFile(f'{path} is truncated or no archive ({e}); get it again') from None
     parts = _stack(decoded) | dict(classes=np.array(classes))
     np.savez(out := io.BytesIO(), **parts)
     with suppress(InputError, OSError): write_atomic(cached, out.getbuffer())
