@@ -9,6 +9,7 @@ __all__ = ['HARMLESS', 'syntax', 'closure', 'plain', 'request_key', 'store', 'un
 # %% ../nbs/00b_runs.ipynb #5b68593a
 import ast,hashlib,importlib,importlib.util,inspect,json,os,platform,shutil,subprocess,sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any,Callable
 from fastcore.basics import patch
@@ -26,21 +27,22 @@ def syntax(
     return ast.dump(tree)
 
 # %% ../nbs/00b_runs.ipynb #2fdf5509
-HARMLESS = ('plots', 'claims', 'runner', 'report', 'bench', 'cli')
+HARMLESS = ('plots', 'claims', 'families', 'session', 'runner', 'report', 'bench', 'cli')
 
 # %% ../nbs/00b_runs.ipynb #a5a344c4
-def _imports(name, tree, public):
-    "Names of the modules that a module of the same top-level package imports."
-    top, package = name.split('.')[0], name if _file(name).name == '__init__.py' else name.rpartition('.')[0]
+@cache
+def _facts(text, name, package, public):
+    "Hash of a module's syntax, and the modules that it names; `public` are the pairs name, module of the public table."
+    tree, found = ast.parse(text), []
     aliases = {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names if a.name == 'locallearning'}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import): yield from (a.name for a in node.names)
+        if isinstance(node, ast.Import): found += [a.name for a in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = importlib.util.resolve_name('.'*node.level + (node.module or ''), package) if node.level else node.module
-            yield base
-            yield from (f'{base}.{a.name}' for a in node.names)
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases and node.attr in public:
-            yield f'locallearning.{public[node.attr]}'
+            found += [base, *(f'{base}.{a.name}' for a in node.names)]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases and node.attr in dict(public):
+            found.append(f'locallearning.{dict(public)[node.attr]}')
+    return hashlib.sha256(syntax(text).encode()).hexdigest(), tuple(found)
 
 # %% ../nbs/00b_runs.ipynb #ae179f22
 def _file(name):
@@ -56,14 +58,14 @@ def closure(
 )->dict[str,str]: # module → hash of its syntax
     "All modules of our package and of the given modules' packages that the given ones import, directly or not."
     import locallearning as ll
-    own, todo, seen = {'locallearning', *(n.split('.')[0] for n in names)}, list(names), {}
+    own, todo, seen, public = {'locallearning', *(n.split('.')[0] for n in names)}, list(names), {}, tuple(ll._PUBLIC.items())
     while todo:
         name = todo.pop()
         skip = name in seen or name.split('.')[0] not in own or name == 'locallearning' or name.removeprefix('locallearning.') in HARMLESS
         if skip or (path := _file(name)) is None or path.suffix != '.py': continue
-        text = path.read_text(encoding='utf-8')
-        seen[name] = hashlib.sha256(syntax(text).encode()).hexdigest()
-        todo += _imports(name, ast.parse(text), ll._PUBLIC)
+        package = name if path.name == '__init__.py' else name.rpartition('.')[0]
+        seen[name], imported = _facts(path.read_text(encoding='utf-8'), name, package, public)
+        todo += imported
     return dict(sorted(seen.items()))
 
 # %% ../nbs/00b_runs.ipynb #416d3c89

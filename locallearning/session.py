@@ -40,7 +40,7 @@ def model_spec(
     known = sizes | params
     fill = lambda recipe: repr(complete_recipe(recipe, **known))
     lr = about.get('lr', params.get('lr', 1e-3))
-    training = {k: about.get(k, params[k]) for k in ('epochs', 'batch_size', 'clip') if k in about or k in params}
+    training = {k: about[k] if k in about else params[k] for k in ('epochs', 'batch_size', 'clip') if k in about or k in params}
     training |= dict(penalties=[fill(p) for p in about.get('penalties', [])], opt=fill(about.get('opt', 'Adam()')), lr=fill(lr) if isinstance(lr, str) else lr)
     return Spec(key, about.get('label', key), about.get('color', '#444444'), fill(about['model']), training, about.get('kind', ''))
 
@@ -53,7 +53,7 @@ class Experiment:
     @property
     def sizes(self): return dict(in_features=math.prod(self.data.shape), classes=len(self.data.classes))
     @property
-    def colors(self): return {s.label: s.color for s in self.models.values()}
+    def colors(self): return {label: s.color for s in self.models.values() for label in (s.label, f'{s.label}*')}
     def spec(self, key): return model_spec(key, self.family.models[key], self.params, self.sizes)
     def __repr__(self): return f'Experiment({self.name}, seed={self.run.seed}, models={list(self.models)}, data={self.data.name})'
 
@@ -97,6 +97,27 @@ def train(self:Experiment,
     "Train a model of the family, or find it trained."
     spec = self.models[key]
     return self.run.artefact(f'model-{key}', train_model, model=spec.model, data=self.data, seed=self.run.seed, device=self.device, **spec.training)
+
+# %% ../nbs/19a_session.ipynb #5eac55c6
+@patch
+def study(self:Experiment,
+    name:str,   # for people, e.g. 'attack-kh-pgd'
+    make,       # a function of `studies`
+    key:str,    # name of a model, or what the study takes instead
+    **recipe,   # its further arguments
+): # the artefact
+    "Make a study of a model, or find it made."
+    model = self.train(key) if key in self.models else key
+    return self.run.artefact(name, make, model=model, data=self.data, seed=self.run.seed, device=self.device, **recipe)
+
+# %% ../nbs/19a_session.ipynb #f2dec323
+@patch
+def label(self:Experiment,
+    key:str, # name of a model
+)->str: # as it stands in figures
+    "How a model is called in figures; `*` marks a Hebbian layer that did not converge."
+    report = self.train(key)['pretrain'] or {}
+    return self.models[key].label + ('*' if report.get('converged') is False else '')
 
 # %% ../nbs/19a_session.ipynb #fa32beab
 @patch

@@ -282,14 +282,14 @@ def train_model(
     every:int=10,           # epochs between two saved states
     run=None,               # keeps what a model's `pretrain` makes
     folder:Path|None=None,  # gets the checkpoint; None: nothing is written
-)->dict: # checkpoint (path), history (table), test_accuracy, recipe
+)->dict: # checkpoint (path), history (table), test_accuracy, recipe, what `pretrain` reported
     "Initialise, pretrain where the model has it, fit, save; this is the `make` of every supervised model."
     with seeded(seed, 'init'): net = build_recipe(model, modules)
     net.to(pick_device(device))
-    if hasattr(net, 'pretrain'): net.pretrain(data, run, stream(seed, 'pretrain'))
+    report = net.pretrain(data, run, stream(seed, 'pretrain')) if hasattr(net, 'pretrain') else None
     pieces = [build_recipe(p, modules) for p in penalties]
     rate = lr if isinstance(lr, (int, float)) else build_recipe(lr, modules, epochs=epochs)
     history = fit(net, data, opt=build_recipe(opt, modules), lr=rate, epochs=epochs, batch_size=batch_size, penalties=pieces, clip=clip,
                   evals=dict(test=data.test), valid=data.valid, seed=seed, folder=folder, every=every)
     path = save_checkpoint(Path(folder)/'last.safetensors', net, data.space, seed=seed) if folder else None
-    return dict(checkpoint=path, history=history.frame, test_accuracy=accuracy(net, data.test), recipe=describe(net))
+    return dict(checkpoint=path, history=history.frame, test_accuracy=accuracy(net, data.test), recipe=describe(net), pretrain=report)
