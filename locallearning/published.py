@@ -108,7 +108,7 @@ def refresh(self:PublishedSpectral,
 # %% ../nbs/10_published.ipynb #9b1cfcc7
 @patch
 def forward(self:PublishedSpectral,
-    model:nn.Module, # has `hidden`
+    model:nn.Module, # not used, all is in `out`
     x:Tensor,        # not used
     y:Tensor,        # not used
     out:Out,         # what `read(model, x)` returned
