@@ -18,7 +18,7 @@ from .core import InputError,check,nearest,write_atomic,build_recipe,parse_recip
 
 # %% ../nbs/00a_state.ipynb #047b8c8c
 def _derive(seed, *key):
-    digest = hashlib.sha256(json.dumps([seed, *key]).encode()).digest()
+    digest = hashlib.sha256(json.dumps([int(seed), *key]).encode()).digest()
     return int.from_bytes(digest[:8], 'little') >> 1
 
 # %% ../nbs/00a_state.ipynb #e952ff7e
@@ -62,22 +62,26 @@ def device_of(
     return next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device('cpu'))
 
 # %% ../nbs/00a_state.ipynb #78366f4d
-def _flatten(tree, tensors, prefix=''):
-    if isinstance(tree, Tensor):
-        key = prefix or 'tensor'
-        same = next((k for k, t in tensors.items() if _tied(t, tree)), None)
-        if same is None: tensors[key] = tree
-        return {'$tensor': same or key}
-    if isinstance(tree, dict): return {'$dict': [[k, _flatten(v, tensors, f'{prefix}.{k}'.lstrip('.'))] for k, v in tree.items()]}
-    if isinstance(tree, (list, tuple)):
-        return {'$' + type(tree).__name__: [_flatten(v, tensors, f'{prefix}.{i}'.lstrip('.')) for i, v in enumerate(tree)]}
-    check(tree is None or isinstance(tree, (bool, int, float, str)), f'{prefix}: a {type(tree).__name__} cannot be saved; use tensors and plain data')
-    return tree
+def _flatten(tree, tensors, name=''):
+    if isinstance(tree, Tensor): return {'$tensor': _add(tensors, name or 'tensor', tree)}
+    inner = lambda k, v: _flatten(v, tensors, f'{name}.{k}' if name else f'{k}')
+    if isinstance(tree, dict): return {'$dict': [[_plain(k, name), inner(k, v)] for k, v in tree.items()]}
+    if isinstance(tree, (list, tuple)): return {'$list' if isinstance(tree, list) else '$tuple': [inner(i, v) for i, v in enumerate(tree)]}
+    return _plain(tree, name)
 
-# %% ../nbs/00a_state.ipynb #13fbc46f
-def _tied(a, b):
+# %% ../nbs/00a_state.ipynb #d167cade
+def _plain(value, name):
+    check(value is None or isinstance(value, (bool, int, float, str)), f'{name}: a {type(value).__name__} cannot be saved; use tensors and plain data')
+    return value
+
+# %% ../nbs/00a_state.ipynb #762cfc69
+def _add(tensors, key, tensor):
     look = lambda t: (t.data_ptr(), t.shape, t.stride(), t.dtype, t.device)
-    return a is b or (a.numel() > 0 and look(a) == look(b))
+    for k, t in tensors.items():
+        if t is tensor or (t.numel() > 0 and look(t) == look(tensor)): return k
+    while key in tensors: key += '+'
+    tensors[key] = tensor
+    return key
 
 # %% ../nbs/00a_state.ipynb #4a3ff6d9
 def _unflatten(tree, tensors):
@@ -109,15 +113,23 @@ def load_tree(
             head, tensors = (f.metadata() or {}).get('locallearning'), {k: f.get_tensor(k).clone() for k in f.keys()}
     except (SafetensorError, OSError) as e: raise InputError(f'checkpoint {path} is damaged or no safetensors file ({e}); make it again') from None
     check(head is not None, f'{path} holds tensors but no description by locallearning; load it as a state dict of a model that you name')
-    return _unflatten(json.loads(head), tensors)
+    try: return _unflatten(json.loads(head), tensors)
+    except (ValueError, KeyError, TypeError) as e: raise InputError(f'checkpoint {path} is damaged: its description does not fit its tensors ({e!r}); make it again') from None
 
 # %% ../nbs/00a_state.ipynb #aed22e8b
 def describe(
     piece, # a model, penalty, attack, or None
 )->str: # recipe text, or the import path of a foreign piece
     "Write down what a piece is: the recipe that rebuilds it where there is one."
-    from_us = type(piece).__repr__ is not nn.Module.__repr__ and type(piece).__repr__ is not object.__repr__
-    return repr(piece) if from_us else f'{type(piece).__module__}.{type(piece).__qualname__}'
+    if type(piece).__repr__ is not nn.Module.__repr__ and _rebuilds(repr(piece), type(piece)): return repr(piece)
+    named = piece if hasattr(piece, '__qualname__') else type(piece)
+    return f'{named.__module__}.{named.__qualname__}'
+
+# %% ../nbs/00a_state.ipynb #2fbeba8f
+def _rebuilds(text, cls):
+    import locallearning as ll
+    try: return '(' in text and parse_recipe(text).name in {cls.__name__, *ll._PUBLIC}
+    except InputError: return False
 
 # %% ../nbs/00a_state.ipynb #d4b0f925
 def save_checkpoint(
@@ -141,14 +153,14 @@ def load_checkpoint(
 )->dict: # `about`, `model` (state dict) and `more`
     "Read a checkpoint, into `model` if there is one; raises `InputError` where class or sizes disagree."
     saved = load_tree(path, device)
-    check('about' in saved and 'model' in saved, f'{path} is not the checkpoint of a model')
+    check(isinstance(saved, dict) and {'about', 'model'} <= saved.keys(), f'{path} is not the checkpoint of a model; give one that save_checkpoint wrote')
     if model is not None: _load_state(model, saved, path)
     return saved
 
 # %% ../nbs/00a_state.ipynb #16d0c1b0
 def _load_state(model, saved, path):
-    here, there = type(model).__qualname__, saved['about']['class_'].rpartition('.')[2]
-    check(here == there, f'checkpoint {path} holds a {there}, not a {here}; build {saved["about"]["recipe"]}')
+    here, there = type(model).__qualname__, saved['about']['class_']
+    check(there.endswith(f'.{here}'), f'checkpoint {path} holds a {there}, not a {here}; build {saved["about"]["recipe"]}')
     mine, state = model.state_dict(), saved['model']
     for k in [*mine, *state]:
         check(k in state and k in mine, f'checkpoint {path}: tensor {k!r} is only in the {"model" if k in mine else "file"}; build {saved["about"]["recipe"]}')
