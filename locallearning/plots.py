@@ -86,7 +86,7 @@ def _draw_boxes(ax, boxes, models, colors):
 
 # %% ../nbs/01_plots.ipynb #ac98ee96
 def _count_never(ax, never):
-    top = max(ax.get_ylim()[1], 1e-12)
+    top = 1.1*max(ax.get_ylim()[1], 1e-12)
     ax.set_ylim(-.14*top, top)
     ax.set_yticks([t for t in ax.get_yticks() if 0 <= t <= top])
     for i, count in enumerate(never): ax.text(i + 1, -.03*top, count, ha='center', va='top', fontsize=7)
@@ -129,11 +129,13 @@ def plot_accuracy_robustness(
 # %% ../nbs/01_plots.ipynb #80f12ad2
 def _draw_spectrum(ax, spec, normalise=True, floor=1e-9, **look):
     values = array(spec.values if hasattr(spec, 'width') else spec)
-    check(values.ndim == 1 and values.size and values[0] >= 0, f'a spectrum is a list of eigenvalues, the largest first; got shape {values.shape}')
+    good = values.ndim == 1 and values.size and values[0] >= 0
+    check(good, f'a spectrum is a list of eigenvalues, the largest first; got shape {values.shape}')
     n = np.unique(np.geomspace(1, values.size, 60*len(str(values.size))).round().astype(int))
     y = values[n - 1] / ((normalise and values[0]) or 1)
     keep = y > floor*y[0]
     ax.plot(n[keep], y[keep], **dict(linestyle='none', marker='.', markersize=4) | look)
+    if not keep.any(): ax.plot(1, 1, marker='')  # units that never vary: a logarithmic axis still needs a range
 
 # %% ../nbs/01_plots.ipynb #f3fa1ea9
 def _draw_fit(ax, fit):
@@ -192,7 +194,7 @@ def plot_spectra(
 def _legend_sizes(fig, sizes, fits):
     dots = [Line2D([], [], color=c, marker='o', linestyle='none', label=str(m)) for m, c in _shades('#222222', sizes).items()]
     line = [Line2D([], [], color='black', label='power law of all units, on its window')] if fits else []
-    fig.legend(handles=dots + line, loc='outside lower center', ncols=9, title='number of units: light few, dark all', title_fontsize=7,
+    fig.legend(handles=dots + line, loc='outside lower center', ncols=9, title='number of units: the darker, the more', title_fontsize=7,
                columnspacing=1, handletextpad=.3)
 
 # %% ../nbs/01_plots.ipynb #bee9f46e
@@ -285,24 +287,25 @@ def _draw_decision(ax, decision, r, classes):
     label, confidence = array(decision.label).astype(int), array(decision.confidence)
     palette = np.array([to_rgb(PETROFF[i % 10]) for i in range(max(label.max() + 1, len(classes)))])
     ax.imshow(fade(palette[label], confidence), origin='lower', extent=(-r, r, -r, r))
-    ax.contour(confidence, levels=np.linspace(0, 1, 21), extent=(-r, r, -r, r), colors='black', linewidths=.25)
-    _name_regions(ax, label, r, classes)
+    levels = [v for v in np.linspace(0, 1, 21) if confidence.min() < v < confidence.max()]
+    if levels: ax.contour(confidence, levels=levels, extent=(-r, r, -r, r), colors='black', linewidths=.25)
+    _name_regions(ax, label, r)
 
 # %% ../nbs/01_plots.ipynb #41d0ac1c
-def _name_regions(ax, label, r, classes, smallest=.02):
+def _name_regions(ax, label, r, smallest=.02):
     side = np.linspace(-r, r, label.shape[0])
+    cross = np.hypot(side, side[:, None]) < .2*r
     for k in np.unique(label):
         depth = distance_transform_edt(np.pad(label == k, 1))[1:-1, 1:-1]
-        i, j = np.unravel_index(depth.argmax(), depth.shape)
-        if (label == k).mean() >= smallest: ax.text(side[j], side[i], classes[k], ha='center', va='center', fontsize=7, fontweight='bold')
+        i, j = np.unravel_index((depth - 1e3*cross).argmax(), depth.shape)
+        if (label == k).mean() >= smallest: ax.text(side[j], side[i], k, ha='center', va='center', fontsize=7, fontweight='bold')
 
 # %% ../nbs/01_plots.ipynb #4bf0a7ff
 def _key_classes(fig, classes):
-    handles = [Patch(color=PETROFF[i % 10], label=name) for i, name in enumerate(classes)]
-    handles.append(Line2D([], [], color='black', linewidth=.5, label='confidence, steps of 0.05'))
-    columns = 11 if max(map(len, classes)) < 3 else 6
+    handles = [Patch(color=PETROFF[i % 10], label=name if name == str(i) else f'{i} {name}') for i, name in enumerate(classes)]
+    columns = int(fig.get_figwidth() / (.5 + .065*max(len(h.get_label()) for h in handles)))
     fig.legend(handles=handles, loc='outside lower center', ncols=min(columns, len(handles)), columnspacing=1, handlelength=1,
-               title='predicted class, pale where the confidence is low; the cross is $x_0$', title_fontsize=7)
+               title_fontsize=7, title='predicted class, pale where the confidence is low\nlines: confidence in steps of 0.05; cross: $x_0$')
 
 # %% ../nbs/01_plots.ipynb #af9451c3
 @styled
@@ -314,7 +317,8 @@ def plot_landscapes(
     "Figure 4: Jacobian norm of the features and decisions of each model on one plane."
     blocks, columns = math.ceil(len(models)/columns), min(columns, len(models))
     width = DOUBLE if columns > 2 else SINGLE
-    fig, panels = axes(rows=2*blocks, cols=columns, width=width, height=.6 + 2.9*blocks, sharex=True, sharey=True)
+    side = min(1.5, (width - .7) / columns)
+    fig, panels = axes(rows=2*blocks, cols=columns, width=width, height=.7 + blocks*(.9 + 2*side), sharex=True, sharey=True)
     panels = panels.reshape(blocks, 2, columns).swapaxes(1, 2).reshape(-1, 2)
     classes = [str(c) for c in (classes or range(1 + max(int(array(d.label).max()) for _, d in models.values())))]
     for (above, below), (label, (landscape, decision)) in zip(panels, models.items()):

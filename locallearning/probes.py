@@ -129,10 +129,10 @@ def size_sweep(
 # %% ../nbs/09_probes.ipynb #b68b6375
 class PowerLaw(NamedTuple):
     "A power law fitted to a spectrum."
-    exponent:float  # a in λ_n ∝ n^-a; positive for a spectrum that falls
-    r2:float        # share of the variance of ln λ that the line explains
-    intercept:float # of ln(λ_n/λ_1) at n = 1
-    window:tuple    # (first, last): the ranks first+1 … last were fitted
+    exponent:float      # a in λ_n ∝ n^-a; positive for a spectrum that falls
+    r2:float            # share of the variance of ln λ that the line explains
+    intercept:float     # of ln(λ_n/λ_1) at n = 1
+    window:tuple        # (first, last): the ranks first+1 … last were fitted
     low:float=math.nan  # 95 % interval of the exponent over images; nan without resampled spectra
     high:float=math.nan # its upper end
 
@@ -146,7 +146,7 @@ def _clip(values, window):
     first, last = window
     check(0 <= first < last, f'window {window}: two ranks in order are needed, such as (10, 500)')
     rank = int((values > values[0] * len(values) * np.finfo(float).eps).sum()) if values[0] > 0 else 0
-    check(min(last, rank) - first >= 3, f'window {window}: the spectrum has {rank} nonzero eigenvalues; a fit needs 3 or more in the window')
+    check(min(last, rank) - first >= 3, f'window {window}: the spectrum has {rank} nonzero eigenvalues; at least 3 must lie in the window')
     return first, min(last, rank)
 
 # %% ../nbs/09_probes.ipynb #a6cfc688

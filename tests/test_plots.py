@@ -160,6 +160,23 @@ def test_one_model_alone():
         render(fig, 'png')
 
 
+@pytest.mark.filterwarnings('error')
+def test_one_class_and_one_confidence_everywhere():
+    size = 9
+    flat = Result(norms=np.ones((size, size)), plane=Result(extent=2.)), Result(label=np.full((size, size), 3), confidence=np.full((size, size), .97))
+    fig = P.plot_landscapes({'sure': flat})
+    number, = fig.axes[1].texts
+    assert number.get_text() == '3' and np.hypot(*number.get_position()) > .4  # not under the cross
+
+
+@pytest.mark.parametrize('names, models', [('0123456789', 1), ('0123456789', 5), (['automobile'] * 10, 1), (['automobile'] * 10, 5)])
+def test_key_of_ten_classes_fits_the_page(names, models):
+    fig = P.plot_landscapes({f'm{i}': landscape() for i in range(models)}, classes=list(names))
+    render(fig, 'png', dpi=100)
+    box = fig.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= 100*fig.get_figwidth()
+
+
 def test_more_models_than_columns_go_below():
     fig = P.plot_landscapes({f'm{i}': landscape() for i in range(7)})
     shown = [ax for ax in panels(fig) if ax.axison]
@@ -188,7 +205,7 @@ def test_lines_differ_without_colour():
 def test_spectra_legend_says_what_the_shades_mean():
     fig = draw('spectra')
     legend = fig.legends[0]
-    assert legend.get_title().get_text() == 'number of units: light few, dark all'
+    assert legend.get_title().get_text() == 'number of units: the darker, the more'
     assert [t.get_text() for t in legend.get_texts()][:3] == ['10', '50', '200']
     light, *_, dark = [sum(matplotlib.colors.to_rgb(h.get_color())) for h in legend.legend_handles[:3]]
     assert light > dark
