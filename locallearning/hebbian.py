@@ -92,8 +92,8 @@ def check_rule(
 # %% ../nbs/05_hebbian.ipynb #e4ce1b0c
 def _check_batch(weight, v):
     check(weight.ndim == 2, f'weight has shape {tuple(weight.shape)}; units × inputs (H×D) are needed')
-    check(v.ndim == 2 and v.shape[1] == weight.shape[1] and len(v) > 0,
-          f'batch has shape {tuple(v.shape)}; with weight of shape {tuple(weight.shape)} it must be B×{weight.shape[1]} with B ≥ 1; flatten images first')
+    fits = v.ndim == 2 and v.shape[1] == weight.shape[1] and len(v) > 0
+    check(fits, f'batch has shape {tuple(v.shape)}; must be B×{weight.shape[1]} with B ≥ 1, as weight is {tuple(weight.shape)}; flatten images')
     check(v.dtype == weight.dtype, f'batch is {v.dtype}, weight {weight.dtype}; convert one of them')
     for name, t in dict(weight=weight, batch=v).items():
         bad = int((~t.isfinite()).sum())
@@ -197,7 +197,7 @@ class KHLayer(Piece, nn.Module):
     def forward(self, x): return F.linear(flat_input(x, self.in_features), self.effective_weight())
 
 # %% ../nbs/05_hebbian.ipynb #86984b00
-@dataclass
+@dataclass(repr=False)
 class Convergence:
     "What became of the units of a layer; a dead unit is also off the sphere."
     norms:Tensor      # H, p-norm of each unit
@@ -219,10 +219,11 @@ def report(self:Convergence)->dict: # plain numbers
 
 # %% ../nbs/05_hebbian.ipynb #fbe75a0f
 @patch
-def __str__(self:Convergence):
+def __repr__(self:Convergence):
     r = self.report()
-    return (f'{"converged" if self.converged else "not converged"}: of {r["units"]} units {r["off_sphere"]} are off the sphere ({r["dead"]} of them dead) and {r["negative"]} '
-        f'are anti-features; a converged layer has less than {self.frac:.0%} of either kind')
+    verdict = 'converged' if self.converged else 'not converged'
+    return (f'{verdict}: of {r["units"]} units {r["off_sphere"]} are off the sphere ({r["dead"]} of them dead) and {r["negative"]} '
+            f'are anti-features; a converged layer has less than {self.frac:.0%} of both together')
 
 # %% ../nbs/05_hebbian.ipynb #4a163fdc
 @torch.no_grad()
@@ -259,7 +260,7 @@ def _look(weight, data, p, k, batch_size):
 def _epoch(layer, split, lr, batch_size, mode, generator):
     eff = layer.effective_weight()
     for x, _, _ in split.batches(min(batch_size, len(split)), generator, drop_last=True):
-        kh_step_(layer.weight, x.flatten(1), lr, layer.p, layer.k, layer.delta, layer.radius, mode, eff)
+        kh_step_(layer.weight, x.flatten(1).to(layer.weight), lr, layer.p, layer.k, layer.delta, layer.radius, mode, eff)
 
 # %% ../nbs/05_hebbian.ipynb #93906c6a
 class _Norms(nn.Module):
@@ -292,7 +293,8 @@ def train_layer(
     split = as_split(data.train).to(device)
     layer = KHLayer(math.prod(data.shape), width, p, k, delta, radius, sigma, stream(seed, 'kh-init')).to(device)
     norms = _Norms(epochs).to(device)
-    for epoch in each_epoch(epochs, dict(layer=layer, norms=norms), folder and f'{folder}/state.safetensors', every, 'training the KH layer'):
+    state, path = dict(layer=layer, norms=norms), f'{folder}/state.safetensors' if folder else None
+    for epoch in each_epoch(epochs, state, path, every, 'training the KH layer'):
         _epoch(layer, split, lr*(1 - epoch/epochs), batch_size, mode, stream(seed, 'kh-shuffle', epoch))
         norms.note(epoch, layer.weight, p)
     found = convergence(layer.weight, split, p, k, radius)

@@ -42,7 +42,8 @@ class Mixture:
 # %% ../nbs/05a_kh_model.ipynb #611a9aed
 def _fit(x, c, starts, seed, tol):
     if c == 1: return Mixture(np.array([x.mean()]), np.array([x.std()]), np.ones(1), norm.logpdf(x, x.mean(), x.std()).sum())
-    m = GaussianMixture(c, n_init=starts, random_state=seed, init_params='k-means++', tol=tol, max_iter=2000, reg_covar=1e-3*x.var() + 1e-12).fit(x[:, None])
+    how = dict(n_init=starts, random_state=seed, init_params='k-means++', tol=tol, max_iter=2000, reg_covar=1e-3*x.var() + 1e-12)
+    m = GaussianMixture(c, **how).fit(x[:, None])
     order = m.means_[:, 0].argsort()
     return Mixture(m.means_[order, 0], m.covariances_[order, 0, 0]**.5, m.weights_[order], m.score(x[:, None])*len(x))
 
@@ -56,7 +57,8 @@ def fit_mixtures(
     tol:float=1e-5,  # gain in log-likelihood per sample at which a fit is finished
 )->list[Mixture]: # 1, 2, … components; all accepted but perhaps the last
     "Add components until one is rejected; the last mixture of the list may be the rejected one."
-    check(len(x) >= 2 and np.isfinite(x).all(), f'{len(x)} values, {int((~np.isfinite(x)).sum())} of them not finite; at least 2 finite ones are needed')
+    bad = int((~np.isfinite(x)).sum())
+    check(len(x) >= 2 and bad == 0, f'{len(x)} values, {bad} of them not finite; at least 2 finite ones are needed')
     found = [_fit(x, 1, starts, seed, tol)]
     while len(found) < min(most, len(x)) and found[-1].accepted:
         new = _fit(x, len(found) + 1, starts, seed, tol)
@@ -78,7 +80,7 @@ def noise_cut(
     return float((m1*s2 + m2*s1)/(s1 + s2))
 
 # %% ../nbs/05a_kh_model.ipynb #3bc47938
-@dataclass
+@dataclass(repr=False)
 class Pruned:
     "A layer without its noise units."
     weight:Tensor         # H×D, rows of noise units are zero
@@ -87,6 +89,7 @@ class Pruned:
     mixture:Mixture|None  # the last one accepted; None: fewer than two units to fit
     @property
     def variance(self): return None if self.cut is None else math.exp(self.cut)
+    def __repr__(self): return f'Pruned({int((~self.mask).sum())} of {len(self.mask)} units, cut={self.cut})'
 
 # %% ../nbs/05a_kh_model.ipynb #d6408fd8
 def prune(
@@ -165,9 +168,10 @@ def pretrain(
     space = f'lp_unit(p={self.p:g})'
     check(data.space == space, f'data are in space {data.space!r}, the layer needs {space!r}; use data.in_space("lp_unit", p={self.p:g})')
     generator = generator or torch.Generator()
-    if self.layer == 'prototypes': weight = prototypes(data.train, self.width, self.p, self.radius, generator)
-    else: weight = self._train(data, run, generator.initial_seed())
-    report = convergence(weight, data.train.to(weight.device), self.p, self.k, self.radius).report()
+    if self.layer == 'trained': weight, report = self._train(data, run, generator.initial_seed())
+    else:
+        weight = prototypes(data.train, self.width, self.p, self.radius, generator)
+        report = convergence(weight, data.train, self.p, self.k, self.radius).report()
     cut = prune(weight, self.p, self.radius) if self.prune else None
     self.hidden.weight.data.copy_(weight if cut is None else cut.weight)
     return report | dict(cut=cut and cut.cut, pruned=int((~cut.mask).sum()) if cut else 0)
@@ -178,4 +182,4 @@ def _train(self:KHModel, data, run, seed):
     recipe = dict(data=data, width=self.width, p=self.p, k=self.k, delta=self.delta, radius=self.radius, epochs=self.kh_epochs,
                   lr=self.kh_lr, batch_size=self.kh_batch_size, seed=seed, device=str(device_of(self)))
     made = train_layer(**recipe) if run is None else run.artefact('kh_layer', train_layer, **recipe)
-    return torch.tensor(np.asarray(made['weight']))
+    return torch.tensor(np.asarray(made['weight'])), made['report']
