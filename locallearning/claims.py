@@ -141,7 +141,8 @@ def image_interval(
 )->tuple[np.ndarray,np.ndarray]: # low, high, one of each per contrast
     "Percentile 95 % interval of the claim's contrasts over the images, always from the same draws."
     rng, statistic = np.random.default_rng(0), PER_IMAGE[claim.quantity][1]
-    stats = np.stack([statistic(x[rng.integers(len(x), size=len(x))], axis=0) for _ in range(draws)])
+    picks = (x[rng.integers(len(x), size=len(x))] for _ in range(draws))
+    stats = np.stack([statistic(p, axis=0) for p in picks if not np.isnan(p).all(0).any()] or [np.full(x.shape[1], np.nan)])
     return tuple(np.quantile(contrasts(claim, stats), [.025, .975], axis=0))
 
 # %% ../nbs/20_claims.ipynb #215dae9a

@@ -178,8 +178,19 @@ def pretrain(
 
 # %% ../nbs/05a_kh_model.ipynb #8c748d5c
 @patch
+def layer_request(
+    self:KHModel,
+    data:Data,    # in the space of the layer
+    seed:int,     # of initial weights and order
+    device='cpu', # where to compute
+)->dict: # arguments of `train_layer`
+    "What this model asks `train_layer` for; equal requests find the same layer."
+    return dict(data=data, width=self.width, p=self.p, k=self.k, delta=self.delta, radius=self.radius, epochs=self.kh_epochs,
+                lr=self.kh_lr, batch_size=self.kh_batch_size, seed=seed, device=str(device))
+
+# %% ../nbs/05a_kh_model.ipynb #bdd07014
+@patch
 def _train(self:KHModel, data, run, seed):
-    recipe = dict(data=data, width=self.width, p=self.p, k=self.k, delta=self.delta, radius=self.radius, epochs=self.kh_epochs,
-                  lr=self.kh_lr, batch_size=self.kh_batch_size, seed=seed, device=str(device_of(self)))
-    made = train_layer(**recipe) if run is None else run.artefact('kh_layer', train_layer, **recipe)
-    return torch.tensor(np.asarray(made['weight'])), made['report']
+    request = self.layer_request(data, seed, device_of(self))
+    made = train_layer(**request) if run is None else run.artefact('kh_layer', train_layer, **request)
+    return torch.as_tensor(made['weight']), made['report']
