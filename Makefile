@@ -28,7 +28,7 @@ venv: $(STAMP)
 $(STAMP):
 	@$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv $(VENV)
-	@echo 'Installing the package and what it needs: about two minutes and 5.5 GB, most of it torch.'
+	@echo 'Installing the package and what it needs: 2 to 5 minutes and 6 GB, most of it torch.'
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS)]'
 	@rm -f $(VENV)/.installed-* && touch $@
 
