@@ -306,10 +306,11 @@ def test_margin_still_has_a_gradient_where_cross_entropy_is_flat():
 # bad input
 
 @pytest.mark.parametrize('change, said', [
-    (dict(x=lambda x: (x*255).to(torch.uint8)), r'torch.uint8.*divide by 255'), (dict(x=lambda x: x*255), r'lie in \[.*outside their bounds \[0, 1\].*divide by 255'),
+    (dict(x=lambda x: (x*255).to(torch.uint8)), r'torch.uint8.*divide by 255'),
+    (dict(x=lambda x: x*255), r'lie in \[.*outside their bounds \[0, 1\].*divide by 255'),
     (dict(x=lambda x: (x - .5)/.5), 'put Normalize'), (dict(x=lambda x: x + .01), r'1\.01\], outside'),
     (dict(x=lambda x: x/0), 'NaN or Inf'), (dict(y=lambda y: y.float()), 'expected integers'), (dict(y=lambda y: y[:3]), '12 images but 3 labels'),
-    (dict(y=lambda y: y + 3), 'expected 0…3?'), (dict(y=lambda y: -1 - y), 'expected 0…3?'),
+    (dict(y=lambda y: y + 3), 'expected 0'), (dict(y=lambda y: -1 - y), 'expected 0'),
     (dict(eps=-.1), r'-0\.1.*≥ 0'), (dict(eps=math.nan), 'nan'), (dict(eps=math.inf), 'inf'), (dict(eps=torch.ones(5)), r'\(5,\).*\(12,\)'),
     (dict(bounds=(1., 0.)), 'above the upper'), (dict(bounds=(0., torch.ones(5, 1, 1, 1))), 'do not broadcast')])
 def test_bad_input_names_the_value_and_what_would_be_right(change, said):
