@@ -4,19 +4,17 @@
 
 # %% auto #0
 __all__ = ['epochs', 'train_step', 'term_names', 'Adam', 'SGD', 'Steps', 'HoldDecay', 'History', 'Means', 'accuracy',
-           'evaluate_into', 'Batches', 'begin_epoch', 'check_finite', 'fit', 'train_model']
+           'check_fits', 'evaluate_into', 'Batches', 'begin_epoch', 'check_finite', 'fit', 'train_model']
 
 # %% ../nbs/04_training.ipynb #a691a9b0
-import inspect,math
-from dataclasses import dataclass,field
+import math
 from pathlib import Path
 from typing import Callable,Iterable,Iterator
 import pandas as pd
 import torch
 from torch import nn,Tensor
 import torch.nn.functional as F
-from fastcore.basics import patch
-from .core import InputError,Piece,check,progress,build_recipe,nearest
+from .core import InputError,Piece,check,progress,build_recipe
 from .state import stream,seeded,save_tree,load_tree,save_checkpoint,device_of,pick_device,describe
 from .data import Data,Split,as_split
 from .models import read
@@ -30,15 +28,21 @@ def epochs(
     what:str='training',        # what the progress bar says
 )->Iterator[int]: # the numbers of the epochs still to be done
     "Yield epoch numbers, resume where an earlier run ended, save after each; a kill costs at most `every` epochs."
-    start = 0
-    if path is not None and Path(path).exists():
-        saved = load_tree(path)
-        for k, o in state.items(): o.load_state_dict(saved[k])
-        start = saved['done']
+    start = _resume(state, path, n) if path is not None and Path(path).exists() else 0
     for epoch in progress(range(start, n), what):
         yield epoch
         if path is not None and ((epoch + 1) % every == 0 or epoch + 1 == n):
             save_tree(path, dict(done=epoch + 1, **{k: o.state_dict() for k, o in state.items()}))
+
+# %% ../nbs/04_training.ipynb #87afad0f
+def _resume(state, path, n):
+    "Load what an earlier run saved; the number of epochs that are done."
+    saved = load_tree(path)
+    try: done = saved['done'], *(o.load_state_dict(saved[k]) for k, o in state.items())
+    except (KeyError, TypeError, ValueError, RuntimeError) as e:
+        raise InputError(f'{path} is the state of another training ({str(e).splitlines()[0]}); use another folder, or delete it to begin again') from None
+    check(done[0] <= n, f'{path} is the state after {done[0]} epochs, more than the {n} asked for; use another folder, or delete it to begin again')
+    return done[0]
 
 # %% ../nbs/04_training.ipynb #2b0e6a50
 def train_step(
@@ -52,6 +56,7 @@ def train_step(
     clip:float|None=None,       # largest norm of the gradient
 )->dict[str,Tensor]: # 'loss' and each raw penalty by its class name, on the device
     "Make one gradient step; the caller's images stay as they are."
+    penalties = list(penalties)
     if any(getattr(p, 'needs_x', False) for p in penalties): x = x.detach().clone().requires_grad_()
     out = read(model, x)
     terms = {'loss': loss(out.logits, y)}
@@ -71,8 +76,9 @@ def term_names(
     penalties:Iterable, # in their order
 )->list[str]: # one name each, numbered where a class comes twice
     "Name the terms of a loss after their classes."
-    names = [getattr(p, '__name__', type(p).__name__) for p in penalties]
-    return [n if names.count(n) == 1 else f'{n}_{names[:i].count(n)}' for i, n in enumerate(names)]
+    taken = ['loss', 'accuracy', 'logits']
+    names = taken + [getattr(p, '__name__', type(p).__name__) for p in penalties]
+    return [n if names.count(n) == 1 else f'{n}_{names[:i].count(n)}' for i, n in enumerate(names) if i >= len(taken)]
 
 # %% ../nbs/04_training.ipynb #8be36dca
 class Adam(Piece):
@@ -164,6 +170,23 @@ def accuracy(
     finally: model.train(was)
     return hits.item() / len(split)
 
+# %% ../nbs/04_training.ipynb #33c43a88
+@torch.no_grad()
+def check_fits(
+    model:nn.Module,    # returns logits
+    split:Split,        # what it is to be trained on
+    loss:Callable,      # of its logits and the labels
+):
+    "Raise `InputError` where the model does not take such images, or has fewer logits than there are classes."
+    was, (x, y, _) = model.training, next(split[:2].batches(2))
+    try: logits = read(model.eval(), x.to(device_of(model))).logits
+    except (RuntimeError, ValueError, TypeError, IndexError) as e:
+        raise InputError(f'{type(model).__name__} does not take images of shape {tuple(x.shape)}: {e}') from e
+    finally: model.train(was)
+    check(logits.ndim == 2 and len(logits) == len(x), f'{type(model).__name__} returns {tuple(logits.shape)} for {len(x)} images; logits N×C are needed')
+    top = int(split.y.max())
+    check(loss is not F.cross_entropy or top < logits.shape[1], f'labels: {top} occurs; {type(model).__name__} has {logits.shape[1]} logits, for labels 0…{logits.shape[1] - 1}')
+
 # %% ../nbs/04_training.ipynb #7cb0186a
 @torch.no_grad()
 def evaluate_into(history, epoch, model, evals, batch_size):
@@ -181,18 +204,20 @@ class Batches:
 def begin_epoch(model, pieces, batches, epoch, seed):
     "Give every piece that draws the stream of this epoch, reseed the global generator, and let every piece refresh."
     torch.manual_seed(stream(seed, 'global', epoch).initial_seed())
-    for i, piece in enumerate(pieces):
-        if hasattr(piece, 'generator'): piece.generator = stream(seed, 'piece', i, type(piece).__name__, epoch, device=str(device_of(model)))
+    for name, piece in zip(term_names(pieces), pieces):
+        if hasattr(piece, 'generator'): piece.generator = stream(seed, 'piece', name, epoch, device=str(device_of(model)))
     for piece in pieces:
         if hasattr(piece, 'refresh'): piece.refresh(model, batches, epoch)
 
-# %% ../nbs/04_training.ipynb #809439ac
+# %% ../nbs/04_training.ipynb #46f2bb39
 def check_finite(
-    means:Means,    # of one epoch
-    epoch:int,      # which epoch it was
+    means:Means,        # of one epoch
+    epoch:int,          # which epoch it was
+    model:nn.Module,    # as it is after its last step
 ):
-    "Raise `FloatingPointError` that names the first term and step that was not finite."
+    "Raise `FloatingPointError` that names the first term and step that was not finite, be it the weights after the last."
     step, term = min((v.item(), k) for k, v in means.bad.items())
+    if step == math.inf and not torch.stack([p.isfinite().all() for p in model.parameters()]).all(): step, term = means.steps - 1, 'the gradient'
     if step < math.inf: raise FloatingPointError(f'{term} was not finite in step {step:.0f} of epoch {epoch}; lower the learning rate '
                                                  'or the strength of the penalty, or clip the gradient; the checkpoint of the epoch before is kept')
 
@@ -218,23 +243,29 @@ def fit(
     folder:str|Path|None=None,          # keeps the state for resuming, and `best` beside `last`
     every:int=1,                        # epochs between two saved states
 )->History: # what was seen
-    "Train a model; equal seeds give equal weights, also when the training was interrupted in between."
+    "Train a model; equal seeds give equal weights, also when the training was interrupted in between. The model is left in eval mode."
     split = as_split(data.train if isinstance(data, Data) else data)
-    check(folder or not snapshots, f'snapshots={list(snapshots)} need a folder to be saved in; pass folder=')
-    device,history,pieces = device_of(model),History(),[*penalties, *constraints, *([transform] if transform else [])]
+    check(batch_size >= 1, f'batch size is {batch_size}; must be ≥ 1')
+    check_fits(model, split, loss)
+    snapshots = _in_range(snapshots, epochs, folder)
+    device,history,penalties,constraints = device_of(model),History(),list(penalties),list(constraints)
+    pieces = [*penalties, *constraints, *([transform] if transform else [])]
     optimizer = (opt or Adam())([p for p in model.parameters() if p.requires_grad])
-    batches = Batches(split, batch_size, device)
+    batches, evals = Batches(split, batch_size, device), (evals or {}) | ({'valid': valid} if valid is not None else {})
     state = dict(model=model, optimizer=optimizer, history=history) | {f'piece{i}': p for i, p in enumerate(pieces) if hasattr(p, 'state_dict')}
-    for epoch in _epochs(epochs, state, Path(folder)/'state.safetensors' if folder else None, every, f'training {type(model).__name__}'):
-        for g in optimizer.param_groups: g['lr'] = lr(epoch) if callable(lr) else lr
-        begin_epoch(model, pieces, batches, epoch, seed)
-        before = _snapshots(snapshots, epoch, len(batches), model, folder)
-        means = _one_epoch(model, optimizer, split, batch_size, device, stream(seed, 'shuffle', epoch), loss, penalties, constraints, transform, clip, before)
-        check_finite(means, epoch)
-        history.add(epoch, 'train', **means.values)
-        evaluate_into(history, epoch, model, (evals or {}) | ({'valid': valid} if valid is not None else {}), 1000)
-        if valid is not None and folder: _keep_best(model, history, epoch, Path(folder))
-        for c in callbacks: c(model, epoch, history)
+    with seeded(seed, 'fit'):
+        for epoch in _epochs(epochs, state, Path(folder)/'state.safetensors' if folder else None, every, f'training {type(model).__name__}'):
+            for g in optimizer.param_groups: g['lr'] = lr(epoch) if callable(lr) else lr
+            begin_epoch(model, pieces, batches, epoch, seed)
+            before = _snapshots(snapshots, epoch, len(batches), model, folder)
+            means = _one_epoch(model, optimizer, split, batch_size, device, stream(seed, 'shuffle', epoch), loss, penalties, constraints, transform, clip, before)
+            check_finite(means, epoch, model)
+            history.add(epoch, 'train', **means.values)
+            evaluate_into(history, epoch, model, evals, 1000)
+            if valid is not None and folder: _keep_best(model, history, epoch, Path(folder))
+            for c in callbacks: c(model, epoch, history)
+    if epochs in snapshots: _snapshots([epochs], epochs, 1, model, folder)(0)
+    model.eval()
     return history
 
 # %% ../nbs/04_training.ipynb #bfc25b4c
@@ -248,17 +279,25 @@ def _one_epoch(model, opt, split, size, device, generator, loss, penalties, cons
         x, y = x.to(device), y.to(device)
         for tx, ty in transform(model, x, y, bounds) if transform else [(x, y)]:
             terms = train_step(model, opt, tx, ty, loss, penalties, constraints, clip)
-            terms['accuracy'] = (terms.pop('logits').argmax(1) == ty).double().mean()
+            terms['accuracy'] = (terms.pop('logits').argmax(1) == ty).float().mean()
             means.add(len(ty), **terms)
     model.eval()
     return means
 
 # %% ../nbs/04_training.ipynb #f2966636
 def _snapshots(wanted, epoch, steps, model, folder):
-    due = {int((s - epoch) * steps): s for s in wanted if epoch <= s < epoch + 1}
+    due = [(int((s - epoch) * steps + 1e-6), s) for s in wanted if epoch <= s < epoch + 1]
     def before(step):
-        if step in due: save_checkpoint(Path(folder)/f'snapshot-{due[step]:g}.safetensors', model, epoch=float(due[step]))
+        for at, s in due:
+            if at == step: save_checkpoint(Path(folder)/f'snapshot-{s:.10g}.safetensors', model, epoch=float(s))
     return before
+
+# %% ../nbs/04_training.ipynb #11730b84
+def _in_range(snapshots, epochs, folder):
+    snapshots = list(snapshots)
+    check(folder or not snapshots, f'snapshots={snapshots} need a folder to be saved in; pass folder=')
+    for s in snapshots: check(0 <= s <= epochs, f'snapshots={snapshots}: {s} is not in 0…{epochs}, the epochs of this training')
+    return snapshots
 
 # %% ../nbs/04_training.ipynb #3491b878
 def _keep_best(model, history, epoch, folder):
@@ -279,7 +318,7 @@ def train_model(
     seed:int=0,             # of initialisation and every draw
     device:str='cpu',       # where to compute
     modules:Iterable[str]=(), # further modules whose names the recipes may use
-    every:int=10,           # epochs between two saved states
+    every:int=1,            # epochs between two saved states
     run=None,               # keeps what a model's `pretrain` makes
     folder:Path|None=None,  # gets the checkpoint; None: nothing is written
 )->dict: # checkpoint (path), history (table), test_accuracy, recipe, what `pretrain` reported
