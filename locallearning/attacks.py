@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'norm_order', 'per_image', 'lengths', 'perturbation_norm', 'project', 'into_box', 'check_attack_input', 'ce',
-           'margin', 'dlr', 'steepest', 'random_start', 'maximise', 'evaluating', 'objective', 'Ray', 'GaussianNoise',
-           'FGSM', 'PGD', 'Adversarial']
+           'margin', 'dlr', 'steepest', 'random_start', 'maximise', 'objective', 'Ray', 'GaussianNoise', 'FGSM', 'PGD',
+           'Adversarial']
 
 # %% ../nbs/07_attacks.ipynb #8bbdd5e5
 import math
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from fastcore.basics import patch
 from torch import nn,Tensor
 from torch.linalg import vector_norm
 from .core import Piece,check,nearest
+from .models import evaluating
 from .data import check_images,check_labels
 from .state import device_of
 
@@ -218,18 +218,6 @@ def maximise(
         z = inside(z + step * steepest(g, norm))
     if keep == 'last': return z
     with torch.no_grad(): return _better(best, (z, *_score(fn(z))))[0]
-
-# %% ../nbs/07_attacks.ipynb #39cd4153
-@contextmanager
-def evaluating(
-    model:nn.Module, # any module
-):
-    "Inside, the model is in eval mode; afterwards every submodule is in the mode in which it was found."
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try: yield model
-    finally:
-        for m, training in modes: m.training = training
 
 # %% ../nbs/07_attacks.ipynb #51614e6c
 def objective(

@@ -18,8 +18,8 @@ from sklearn.mixture import GaussianMixture
 from torch import nn,Tensor
 from .core import Piece,check,nearest
 from .data import Split,as_split
-from .models import Out,read
-from .regularizers import Jacobian,evaluating
+from .models import Out,evaluating,read
+from .regularizers import Jacobian
 from .attacks import check_attack_input,maximise,objective
 from .state import device_of
 from .kh_model import Mixture,Pruned,log_variances

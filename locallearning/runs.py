@@ -268,19 +268,16 @@ class Run:
         self.store = Store(store or self.folder/'artefacts')
         self.used = {}
     def __repr__(self): return f'Run({str(self.folder)!r}, family={self.family!r}, seed={self.seed})'
-
-# %% ../nbs/00b_runs.ipynb #d76d3cfa
-@patch
-def artefact(self:Run,
-    name:str,       # for people, e.g. 'kh_layer'
-    make:Callable,  # importable function of the package or of a user's module
-    /,
-    **recipe,       # its arguments: plain data, recipes, data sets, earlier artefacts
-)->Artefact: # its value is what `make(**recipe)` returned
-    "Return what an equal request has made before, and otherwise make and keep it."
-    art = self.store.get(name, make, recipe, dict(run=self))
-    self.used[f'{name}-{art.key[:16]}'] = json.loads((art.folder/'value.json').read_text(encoding='utf-8'))['about']
-    return art
+    def artefact(self,
+        name:str,       # for people, e.g. 'kh_layer'
+        make:Callable,  # importable function of the package or of a user's module
+        /,
+        **recipe,       # its arguments: plain data, recipes, data sets, earlier artefacts
+    )->Artefact: # its value is what `make(**recipe)` returned
+        "Return what an equal request has made before, and otherwise make and keep it."
+        art = self.store.get(name, make, recipe, dict(run=self))
+        self.used[f'{name}-{art.key[:16]}'] = json.loads((art.folder/'value.json').read_text(encoding='utf-8'))['about']
+        return art
 
 # %% ../nbs/00b_runs.ipynb #31aa197b
 @patch

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from .core import InputError,Piece,check,progress,build_recipe
 from .state import stream,seeded,save_tree,load_tree,save_checkpoint,device_of,pick_device,describe
 from .data import Data,Split,as_split
-from .models import read
+from .models import evaluating,read
 
 # %% ../nbs/04_training.ipynb #3034343d
 def epochs(
@@ -162,12 +162,9 @@ def accuracy(
     batch_size:int=1000,    # images at a time
 )->float: # share of images whose largest logit is the label's, in [0, 1]
     "Measure the accuracy of a model in eval mode; the model's mode stays as it was."
-    was, device, hits = model.training, device_of(model), 0
-    model.eval()
-    try:
-        split = as_split(data)
+    split, device, hits = as_split(data), device_of(model), 0
+    with evaluating(model):
         for x, y, _ in split.batches(batch_size): hits += (model(x.to(device)).argmax(1) == y.to(device)).sum()
-    finally: model.train(was)
     return hits.item() / len(split)
 
 # %% ../nbs/04_training.ipynb #33c43a88

@@ -119,7 +119,7 @@ def test_foreign_layers_by_path_in_eval_mode_and_mode_restored():
 
 def test_bad_input_is_named():
     x = images()
-    with pytest.raises(InputError, match='at least two images; got 1'): P.covariance([x[:1].flatten(1)])
+    with pytest.raises(InputError, match='two images or more'): P.covariance([x[:1].flatten(1)])
     with pytest.raises(InputError, match='at least two images; got 1'): P.spectrum(x[:1])
     with pytest.raises(InputError, match='NaN or Inf'): P.spectrum(torch.full((4, 3), torch.nan))
     with pytest.raises(InputError, match='no layer .*hiden.*hidden'): P.spectrum(shlp(), x, 'hiden')
