@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'norm_order', 'per_image', 'lengths', 'perturbation_norm', 'project', 'into_box', 'check_attack_input', 'ce',
-           'margin', 'dlr', 'steepest', 'random_start', 'maximise', 'objective', 'Ray', 'GaussianNoise', 'FGSM', 'PGD',
-           'Adversarial']
+           'margin', 'log_odds', 'dlr', 'steepest', 'random_start', 'climb', 'maximise', 'objective', 'Ray',
+           'GaussianNoise', 'FGSM', 'PGD', 'Adversarial']
 
 # %% ../nbs/07_attacks.ipynb #8bbdd5e5
 import math
@@ -132,6 +132,15 @@ def margin(
     others = logits.scatter(1, y[:, None], -math.inf)
     return others.amax(1) - logits.gather(1, y[:, None])[:, 0]
 
+# %% ../nbs/07_attacks.ipynb #e621b1c4
+def log_odds(
+    logits:Tensor, # B×C
+    y:Tensor,      # (B,)
+)->Tensor: # (B,)
+    "Log-odds of an error: cross-entropy without its saturation, with the same direction of ascent."
+    others = logits.scatter(1, y[:, None], -math.inf)
+    return others.logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
+
 # %% ../nbs/07_attacks.ipynb #92c7fe12
 def dlr(
     logits:Tensor, # B×C, C ≥ 3
@@ -143,7 +152,7 @@ def dlr(
     return margin(logits, y) / (top[:, 0] - top[:, 2]).clamp_min(1e-12)
 
 # %% ../nbs/07_attacks.ipynb #b6cf36fa
-LOSSES = dict(ce=ce, margin=margin, dlr=dlr)
+LOSSES = dict(ce=ce, log_odds=log_odds, margin=margin, dlr=dlr)
 
 # %% ../nbs/07_attacks.ipynb #fe256966
 def steepest(
@@ -176,8 +185,11 @@ def random_start(
 def _score(out): return out if isinstance(out, tuple) else (out, torch.zeros_like(out, dtype=torch.bool))
 
 # %% ../nbs/07_attacks.ipynb #ea8b39d0
-def _climb(fn, z):
-    "Value, won, and gradient of `fn` at `z`; nothing but `z` gets a gradient."
+def climb(
+    fn:Callable, # B×… → (B,) values, or (values, won)
+    z:Tensor,    # B×… points
+)->tuple[Tensor,Tensor,Tensor]: # values (B,), won (B,), gradient B×…
+    "Evaluate a function and its gradient; nothing but `z` gets a gradient."
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         value, won = _score(fn(z))
@@ -213,7 +225,7 @@ def maximise(
     def inside(z): return into_box(x + project(z - x, eps, norm), bounds)
     z = inside(random_start(x, eps, norm, generator) if isinstance(start, str) else x if start is None else start.detach())
     for _ in range(steps):
-        value, won, g = _climb(fn, z)
+        value, won, g = climb(fn, z)
         if keep == 'best': best = _better(best, (z, value, won))
         z = inside(z + step * steepest(g, norm))
     if keep == 'last': return z
@@ -223,7 +235,7 @@ def maximise(
 def objective(
     model:nn.Module,         # returns B×C logits
     y:Tensor,                # (B,) labels
-    loss:str|Callable='ce',  # 'ce', 'margin', 'dlr', or a function of logits and labels that gives (B,)
+    loss:str|Callable='ce',  # 'ce', 'log_odds', 'margin', 'dlr', or a function of logits and labels that gives (B,)
 )->Callable: # images → (loss, misclassified), each (B,)
     "Make the function that an attack climbs."
     per_sample = loss if callable(loss) else LOSSES[loss]
@@ -308,7 +320,7 @@ def __call__(self:GaussianNoise,
 class FGSM(Ray):
     "The fast gradient step: one step of steepest ascent to the rim of the ball."
     norm:float|str = 'inf' # order of the norm of the ball
-    loss:str = 'ce'        # 'ce', 'margin' or 'dlr'
+    loss:str = 'ce'        # 'ce', 'log_odds', 'margin' or 'dlr'
     def __post_init__(self): _name_norm(self); _known('loss', self.loss, LOSSES)
 
 # %% ../nbs/07_attacks.ipynb #3bf94d5d
@@ -323,7 +335,7 @@ def directions(self:FGSM,
     "Find the steepest direction at each image."
     with evaluating(model):
         at, y = _ready(model, x, y, 0., None)
-        return steepest(_climb(objective(model, y, self.loss), at)[2], self.norm).to(x)
+        return steepest(climb(objective(model, y, self.loss), at)[2], self.norm).to(x)
 
 # %% ../nbs/07_attacks.ipynb #00d6466e
 @patch
@@ -350,7 +362,7 @@ class PGD(Piece):
     relative_step:float|None = None  # length of a step in units of `eps`; None: 2.5 / steps
     random_start:bool = False        # begin somewhere in the ball, not at the image
     restarts:int = 1                 # runs of which the best counts; more than one needs a random start
-    loss:str = 'ce'                  # 'ce', 'margin' or 'dlr'
+    loss:str = 'ce'                  # 'ce', 'log_odds', 'margin' or 'dlr'
     keep:str = 'best'                # 'best' iterate of each image or the 'last'
     def __post_init__(self):
         _name_norm(self); _known('loss', self.loss, LOSSES); _known('keep', self.keep, ('best', 'last'))

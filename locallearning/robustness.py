@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch import nn,Tensor
 from .core import check,measure,nearest,progress
 from .data import Split,as_split
-from .masking import Target,aim,correct_subset,masking_checks,widest,_excess
+from .masking import Target,aim,correct_subset,masking_checks,widest,excess
 from .state import describe
 
 # %% ../nbs/08_robustness.ipynb #bd751537
@@ -196,7 +196,7 @@ def _critical_flags(result, target):
     if result.method == 'bisect' and len(at):
         at = at[::-(-len(at) // 200)]
         back = ~target.fire(at.to(target.margin.device), 2*own[at].to(target.margin.device), ('twice',))[0].cpu().numpy()
-        if _excess(back, np.zeros_like(back))[1] and back.mean() > .02: flags.append('non-monotone')
+        if excess(back, np.zeros_like(back))[1] and back.mean() > .02: flags.append('non-monotone')
     return tuple(flags)
 
 # %% ../nbs/08_robustness.ipynb #ffa0fd03

@@ -303,6 +303,17 @@ def test_margin_still_has_a_gradient_where_cross_entropy_is_flat():
     assert not torch.equal(FGSM(loss='margin')(model, x, y, .1), x)
 
 
+@pytest.mark.parametrize('norm', [2, 'inf'])
+def test_log_odds_is_the_attack_on_cross_entropy_without_its_saturation(norm):
+    model, (x, y) = net(60, seed=11).double(), images(40, seed=12, dtype=torch.float64)
+    for attack in (FGSM(norm=norm, loss='log_odds'), PGD(norm=norm, steps=10, loss='log_odds')):
+        plain = type(attack)(**{**vars(attack), 'loss': 'ce'})
+        torch.testing.assert_close(attack(model, x, y, .1), plain(model, x, y, .1), rtol=0, atol=1e-9)
+    z = torch.tensor([[200., 0, 1]], requires_grad=True)
+    assert torch.autograd.grad(ce(z, torch.tensor([0])).sum(), z)[0].abs().max() == 0
+    assert torch.autograd.grad(log_odds(z, torch.tensor([0])).sum(), z)[0].tolist()[0][0] == -1
+
+
 # bad input
 
 @pytest.mark.parametrize('change, said', [

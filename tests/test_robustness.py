@@ -289,12 +289,12 @@ def test_a_measurement_changes_neither_model_nor_random_state_and_repeats(traine
 
 # masking
 
-def test_saturated_logits_are_flagged_and_the_margin_sees_through_them(trained):
+def test_saturated_logits_are_flagged_and_the_log_odds_see_through_them(trained):
     model, data = trained
     masked = copy.deepcopy(model)
     with torch.no_grad():
         for p in masked.readout.parameters(): p *= 1e5
-    plain, fooled, seen = (accuracy_curve(m, data, a, [.1, .3]) for m, a in ((model, PGD()), (masked, PGD()), (masked, PGD(loss='margin'))))
+    plain, fooled, seen = (accuracy_curve(m, data, a, [.1, .3]) for m, a in ((model, PGD()), (masked, PGD()), (masked, PGD(loss='log_odds'))))
     assert {'zero gradient', 'survivors'} <= set(fooled.flags) and plain.flags == seen.flags == ()
     assert fooled.relative[1] > .8 > .3 > plain.relative[1] and abs(seen.relative - plain.relative).max() < .05
     assert {'zero gradient', 'survivors'} <= set(critical_norm(masked, data, PGD()).flags)
