@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['app', 'parse_sets', 'parse_seeds', 'reproduce', 'run_one', 'shown', 'list_all', 'list_parameters', 'list_runs',
-           'main']
+           'main', 'ended']
 
 # %% ../nbs/24_cli.ipynb #52803f25
-import os,sys,traceback
+import os,signal,sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated,Optional
 import typer
@@ -39,15 +40,15 @@ def parse_seeds(
 # %% ../nbs/24_cli.ipynb #e3862f88
 @app.command()
 def reproduce(
-    names: Annotated[Optional[list[str]], typer.Argument(metavar='[FAMILY|FAMILY/NAME|all]...', help='what to reproduce; default: hebbian')] = None,
-    profile: Annotated[str, typer.Option(help='how large: smoke, quick, or another of the family (see list)')] = 'quick',
+    names: Annotated[Optional[list[str]], typer.Argument(metavar='FAMILY|FAMILY/NAME|all', help='what to reproduce; default: hebbian')] = None,
+    profile: Annotated[Optional[str], typer.Option(help='how large: smoke, quick, or another of the family (see list); default: quick')] = None,
     data: Annotated[Optional[str], typer.Option(help='another data set: a name such as cifar10, or a path')] = None,
-    data_root: Annotated[str, typer.Option(help='folder of the data sets; default: LOCALLEARNING_DATA, else the cache directory')] = '',
+    data_root: Annotated[Optional[str], typer.Option(help='folder of the data sets; default: LOCALLEARNING_DATA, else the cache directory')] = None,
     out: Annotated[str, typer.Option(help='folder for the results; default: LOCALLEARNING_RUNS, else runs/')] = '',
     seed: Annotated[Optional[int], typer.Option(help='another sample')] = None,
     seeds: Annotated[Optional[str], typer.Option(help='several samples, such as 0,1,2')] = None,
-    device: Annotated[str, typer.Option(help='auto, cpu, cuda or mps')] = 'auto',
-    threads: Annotated[int, typer.Option(help='threads per unit; 0: all cores')] = 0,
+    device: Annotated[Optional[str], typer.Option(help='auto, cpu, cuda or mps; default: auto')] = None,
+    threads: Annotated[Optional[int], typer.Option(help='threads per unit; default: all cores')] = None,
     sets: Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE', help='change a parameter; may be repeated')] = None,
     config: Annotated[Optional[str], typer.Option(help='the config.json of an earlier run, for an identical one')] = None,
     report: Annotated[str, typer.Option(help='copy the small tables to this folder')] = '',
@@ -56,10 +57,11 @@ def reproduce(
     "Run the experiments of a paper and hold its claims against what was measured."
     from locallearning.families import families,find_family,read_config,resolve
     wanted = list(families()) if names and 'all' in names else names or ['hebbian']
+    here = {k: v for k, v in dict(device=device, threads=threads, data_root=data_root and str(Path(data_root).absolute())).items() if v is not None}
     if config:
-        check(not (names or data or sets or seed is not None or seeds), '--config is a whole request; leave out names, --data, --set and seeds')
-        configs = [read_config(config)]
-    else: configs = [resolve(*find_family(n), profile, data, parse_seeds(seed, seeds), parse_sets(sets or []), device=device, data_root=data_root, threads=threads) for n in wanted]
+        check(not (names or profile or data or sets or seed is not None or seeds), '--config is a whole request; leave out names, --profile, --data, --set and seeds')
+        configs = [replace(read_config(config), **here)]
+    else: configs = [resolve(*find_family(n), profile or 'quick', data, parse_seeds(seed, seeds), parse_sets(sets or []), **here) for n in wanted]
     for c in configs: run_one(c, out, force, report)
 
 # %% ../nbs/24_cli.ipynb #a83c5aa8
@@ -71,15 +73,13 @@ def run_one(
 ):
     "Run a configuration, print the verdicts, and say where everything lies."
     import shutil
-    from locallearning.runner import run_config,judge_run
     from locallearning.claims import claims_table
     from locallearning.families import runs_folder
+    from locallearning.runner import copy_report,judge_run,run_config
     folder = run_config(config, out, force)
     verdicts = judge_run(config, runs_folder(out))
     if verdicts is not None: typer.echo(claims_table(verdicts, shutil.get_terminal_size((110, 40)).columns))
-    if report:
-        from locallearning.runner import copy_report
-        typer.echo(f'report    {copy_report(config, folder, Path(report))}')
+    if report: typer.echo(f'report    {shown(copy_report(config, folder, Path(report).absolute()))}')
     for s in config.seeds: typer.echo(f'figures   {shown(folder/f"seed{s}"/"figures")}')
     typer.echo(f'results   {shown(folder)}')
 
@@ -126,14 +126,24 @@ def list_runs(
 def main():
     "Entry point of the command; see the exit codes above."
     sys.path.insert(0, os.getcwd())
-    try: app(standalone_mode=False)
-    except InputError as e: typer.echo(f'error: {e}', err=True); sys.exit(2)
-    except KeyboardInterrupt: typer.echo('interrupted; run the same command again to go on', err=True); sys.exit(130)
-    except RuntimeError as e: typer.echo(f'failed: {e}', err=True); sys.exit(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try: sys.exit(ended(app(standalone_mode=False)))
+    except InputError as e: code, text = 2, f'error: {e}'
+    except RuntimeError as e: code, text = 1, f'failed: {e}'
     except Exception as e:
-        if hasattr(e, 'format_message'): typer.echo(f'error: {e.format_message()}', err=True); sys.exit(2)
-        if type(e).__name__ in ('Abort', 'Exit'): sys.exit(130 if type(e).__name__ == 'Abort' else getattr(e, 'exit_code', 0))
-        raise
+        if not hasattr(e, 'format_message'): raise
+        text = e.format_message()
+        code, text = 2, text if text.startswith('Usage') else f'error: {text}'
+    typer.echo(text, err=True)
+    sys.exit(code)
+
+# %% ../nbs/24_cli.ipynb #a366e44c
+def ended(
+    code:int|None, # what the command returned
+)->int: # the exit code
+    "Say how to go on after an interrupt."
+    if code == 130: typer.echo('interrupted; run the same command again to go on', err=True)
+    return code or 0
 
 # %% ../nbs/24_cli.ipynb #e78767f2
 #| eval: false

@@ -63,7 +63,7 @@ def find_family(
     check(family in known, f'no family {family!r}; {nearest(family, known)}')
     stems = list(known[family].notebooks)
     hits = [s for s in stems if not part or part in (s, s.partition('_')[2], s.partition('_')[0])]
-    check(hits, f'family {family} has no experiment {part!r}; {nearest(part, stems)}')
+    check(hits, f'family {family} has no experiment {part!r}; {nearest(part, [*stems, *(s.partition("_")[2] for s in stems)])}')
     return known[family], hits
 
 # %% ../nbs/19_families.ipynb #5f08ae6e

@@ -40,13 +40,15 @@ def _facts(text, package):
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases: found.append(f'locallearning.{node.attr}')
     return hashlib.sha256(syntax(text).encode()).hexdigest(), tuple(found)
 
-# %% ../nbs/00b_runs.ipynb #a5a344c4
+# %% ../nbs/00b_runs.ipynb #7484a46a
 def _found(name):
-    "Where Python finds a module: its source file, the folder of a package without one, or None."
-    try: spec = sys.modules[name].__spec__ if name in sys.modules else importlib.util.find_spec(name)
+    "Where a module lies: its source file, the folder of a package without one, or None; nothing is imported."
+    top, *rest = name.split('.')
+    try: spec = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)
     except (ImportError, ValueError, AttributeError): return None
-    if spec is None: return None
-    return Path(spec.origin) if spec.has_location else next(map(Path, spec.submodule_search_locations or []), None)
+    if spec is None or not rest and spec.has_location: return spec and Path(spec.origin)
+    paths = [Path(folder, *rest) for folder in spec.submodule_search_locations or []]
+    return next((o for p in paths for o in (p/'__init__.py', p.with_name(f'{p.name}.py'), p) if o.exists()), None)
 
 # %% ../nbs/00b_runs.ipynb #ae179f22
 @cache
@@ -55,11 +57,12 @@ def _installed(top):
     return top in sys.stdlib_module_names or (path := _found(top)) is None or bool({'site-packages', 'dist-packages'} & {*path.parts})
 
 # %% ../nbs/00b_runs.ipynb #907f27dd
-HARMLESS = ('locallearning', *(f'locallearning.{m}' for m in ('style', 'plots', 'style', 'claims', 'families', 'session', 'runner', 'report', 'bench', 'cli')))
+HARMLESS = tuple(f'locallearning.{m}' for m in ('style', 'plots', 'style', 'claims', 'families', 'session', 'runner', 'report', 'bench', 'cli'))
 
 # %% ../nbs/00b_runs.ipynb #a7bf7432
 def closure(
     names:Iterable[str], # modules to start from
+    leave_out:Iterable[str]=HARMLESS, # modules that do not count
 )->dict[str,str]: # module → hash of its syntax
     "The given modules and all that they import, directly or not, of our package, of theirs, and of others that are not installed."
     import locallearning as ll
@@ -68,7 +71,7 @@ def closure(
     while todo:
         top, _, rest = (name := todo.pop()).partition('.')
         if top == 'locallearning' and rest in ll._PUBLIC: name = f'{top}.{ll._PUBLIC[rest]}'
-        if name in seen or name in HARMLESS or (top not in own and _installed(top)): continue
+        if name in seen or name == 'locallearning' or name in leave_out or (top not in own and _installed(top)): continue
         if (path := _found(name)) is None or path.suffix != '.py': continue
         package = name if path.name == '__init__.py' else name.rpartition('.')[0]
         seen[name], imported = _facts(path.read_text(encoding='utf-8'), package)

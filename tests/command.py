@@ -1,0 +1,43 @@
+"""Run the command as a user does, on the toy family."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+TOY = Path(__file__).parent/'toy'
+
+
+def environment(**more):
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(('LOCALLEARNING_', 'TOY_', 'JUPYTER_'))}
+    return keep | dict(OMP_NUM_THREADS='1', LOCALLEARNING_EXPERIMENTS=str(TOY), PYTHONPATH=str(TOY)) | more
+
+
+def start(*args, cwd=None, **env):
+    "A running command in a process group of its own."
+    return subprocess.Popen([sys.executable, '-m', 'locallearning.cli', *map(str, args)], cwd=cwd, env=environment(**env), text=True,
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def finish(process, seconds=240):
+    "Exit code, standard output and standard error."
+    try: out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired: os.killpg(process.pid, signal.SIGKILL); raise
+    return process.returncode, out, err
+
+
+def wait_for(condition, what, seconds=120):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f'{what} did not happen within {seconds} s'
+        time.sleep(.05)
+    return found
+
+
+def alive(pid): return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def tree(process): return [p.pid for p in psutil.Process(process.pid).children(recursive=True)]

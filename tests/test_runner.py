@@ -1,0 +1,378 @@
+"""Notebooks in processes of their own: nothing is executed twice, nothing is lost when they are killed, the right interpreter runs them."""
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from command import TOY, alive, environment, finish, start, tree, wait_for
+from locallearning import runner
+from locallearning.core import COLUMNS, InputError, emit, progress
+from locallearning.families import Config, find_family, read_config, resolve
+from locallearning.runner import Screen, Unit, UnitError, copy_report, execute, judge_run, notebook_key, passes, run_process, run_unit, status, unit_process
+
+FOLDER = 'toy/quick-mnist5k-per-class-4-test-40'
+
+
+def lines(path): return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def toy(monkeypatch): monkeypatch.setenv('LOCALLEARNING_EXPERIMENTS', str(TOY)); return find_family('toy')[0]
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    "The toy family in a folder where it may be changed."
+    shutil.copytree(TOY, tmp_path/'families')
+    monkeypatch.setenv('LOCALLEARNING_EXPERIMENTS', str(tmp_path/'families'))
+    return tmp_path/'families'/'toy'
+
+
+# --- a whole run, as a user sees it
+
+@pytest.fixture(scope='module')
+def ran(tmp_path_factory):
+    "One run by its options; beside it the same by its config.json, in a terminal, where another kernel calls itself python3."
+    root = tmp_path_factory.mktemp('ran')
+    spec = root/'jupyter'/'kernels'/'python3'
+    spec.mkdir(parents=True)
+    (spec/'kernel.json').write_text(json.dumps(dict(argv=['/bin/false'], display_name='wrong', language='python')))
+    first = start('reproduce', 'toy', '--out', root/'a', '--report', root/'report', JUPYTER_PATH=str(root/'jupyter'), JUPYTER_DATA_DIR=str(root/'jupyter'), TOY_LOG=str(root/'log'))
+    config = root/'a'/FOLDER/'config.json'
+    wait_for(config.exists, 'writing the configuration')
+    screen, ours = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack('HHHH', 40, 100, 0, 0))
+    second = subprocess.Popen([sys.executable, '-m', 'locallearning.cli', 'reproduce', '--config', config, '--out', root/'b'], env=environment(TERM='xterm'),
+                              stdin=ours, stdout=ours, stderr=ours, start_new_session=True)
+    os.close(ours)
+    shown = []
+    def follow():
+        try:
+            while chunk := os.read(screen, 65536): shown.append(chunk)
+        except OSError: pass
+    reader = threading.Thread(target=follow, daemon=True)
+    reader.start()
+    result = finish(first)
+    assert second.wait(240) == 0, b''.join(shown).decode()[-3000:]
+    reader.join(10)
+    return dict(root=root, result=result, terminal=b''.join(shown).decode(), a=root/'a'/FOLDER, b=root/'b'/FOLDER)
+
+
+def test_a_run_ends_with_verdicts_and_places(ran):
+    code, out, err = ran['result']
+    assert code == 0, err
+    assert '2 claims' in out and 'the accuracy is that of a dream' in out
+    assert out.rstrip().endswith(f'results   {ran["a"]}') and f'figures   {ran["a"]/"seed1"/"figures"}' in out
+    table = pd.read_csv(ran['a']/'claims.csv')
+    assert list(table) == ['id', 'statement', 'published', 'measured', 'interval', 'verdict', 'reason', 'source'] and table.id.tolist() == ['toy.learns', 'toy.accuracy']
+    assert {p.name for p in ran['a'].iterdir()} == {'claims.csv', 'config.json', 'seed0', 'seed1'}
+
+
+def test_progress_off_a_terminal_is_a_line_a_notebook(ran):
+    assert [re.sub(r'\d+ s$', 'n s', line) for line in ran['result'][2].splitlines()] == ['seed 0 01_toy: n s', 'seed 1 01_toy: n s']
+
+
+def test_progress_in_a_terminal_is_two_bars(ran):
+    shown = ran['terminal']
+    assert 'notebooks' in shown and 'seed 1 01_toy' in shown and '2/2' in shown, 'one for the notebooks'
+    assert re.search(r'training Sequential.*4/4', shown), 'one for the long loop inside'
+    assert '2 claims' in shown
+
+
+def test_measurements_are_those_of_the_protocol(ran):
+    table = pd.read_csv(ran['a']/'seed1'/'results'/'measurements.csv', keep_default_na=False)
+    assert tuple(table) == COLUMNS and len(table) == 3 and set(table.seed) == {1} and set(table.family) == {'toy'}
+
+
+def test_equal_runs_are_byte_equal(ran):
+    "The second had nothing but the first one's config.json."
+    same = ['claims.csv', 'config.json', *(f'seed{s}/results/measurements.csv' for s in (0, 1))]
+    for name in same: assert (ran['a']/name).read_bytes() == (ran['b']/name).read_bytes(), name
+    assert (ran['a']/same[2]).read_text() != (ran['a']/same[3]).read_text(), 'seeds differ'
+
+
+def test_tables_hold_no_time_host_or_path(ran):
+    text = ''.join(p.read_text() for p in [ran['a']/'claims.csv', *ran['a'].glob('seed*/results/measurements.csv')])
+    assert str(ran['root']) not in text and os.uname().nodename not in text and not re.search(r'\d\d:\d\d|20\d\d-', text)
+
+
+def test_the_kernel_is_the_interpreter_of_the_command(ran):
+    for side in 'ab':
+        interpreter, threads, _ = lines(ran[side]/'seed0'/'results'/'kernel.txt')
+        assert interpreter == sys.executable and threads == '1'
+
+
+def test_the_manifest_names_what_was_used(ran):
+    manifest = json.loads((ran['a']/'seed0'/'manifest-01_toy.json').read_text())
+    (name, used), = manifest['artefacts'].items()
+    assert name.startswith('toy-') and used['make'] == 'toy_make.train' and {'toy_make', 'locallearning.training'} <= set(used['code'])
+    assert manifest['parameters']['epochs'] == 4 and str(ran['root']) not in json.dumps(manifest)
+
+
+def test_the_report_is_the_small_tables(ran):
+    report = ran['root']/'report'/FOLDER
+    assert {p.name for p in report.iterdir()} == {'claims.csv', 'config.json', 'hardware.json', 'seed0-measurements.csv', 'seed1-measurements.csv'}
+    assert (report/'claims.csv').read_bytes() == (ran['a']/'claims.csv').read_bytes() and f'report    {report}' in ran['result'][1]
+
+
+def test_a_second_call_executes_nothing(ran):
+    before = {p: p.stat().st_mtime_ns for p in ran['a'].rglob('*') if p.is_file()}
+    code, out, err = finish(start('reproduce', 'toy', '--out', ran['root']/'a', TOY_LOG=str(ran['root']/'log')))
+    assert (code, err.splitlines()) == (0, ['seed 0 01_toy: up to date', 'seed 1 01_toy: up to date']) and '2 claims' in out
+    after = {p: p.stat().st_mtime_ns for p in ran['a'].rglob('*') if p.is_file()}
+    assert {p.name for p in before if before[p] != after[p]} <= {'claims.csv', 'config.json'} and set(before) == set(after)
+    assert lines(ran['root']/'log') == [f'{s} {e}' for s in (0, 1) for e in range(4)]
+
+
+def test_list_says_what_is_done_and_what_is_stale_and_why(ran, copied):
+    listed = lambda: finish(start('list', '--out', ran['root']/'a', LOCALLEARNING_EXPERIMENTS=str(copied.parent)))[1]
+    assert f'{FOLDER[4:]}/seed0/01_toy: done' in listed()
+    (copied/'01_toy.ipynb').write_text((copied/'01_toy.ipynb').read_text().replace('accuracy', 'exactness'))
+    text = listed()
+    assert f'{FOLDER[4:]}/seed1/01_toy: stale: cells changed' in text
+    assert 'toy: A toy' in text and 'toy/01_toy' in text and 'profiles  smoke, quick' in text and re.search(r'epochs: int += 3 +passes', text)
+
+
+# --- what makes a notebook stale
+
+def why(ran): return {reason for _, _, reason in status('toy', str(ran['root']/'a'))}
+
+
+def edit(path, old, new): assert old in path.read_text(); path.write_text(path.read_text().replace(old, new))
+
+
+def test_reasons_to_run_again(ran, copied):
+    assert why(ran) == {''}
+    edit(copied/'family.toml', 'a dream', 'dreams')
+    edit(copied/'01_toy.ipynb', 'in a few seconds', 'soon')
+    assert why(ran) == {''}, 'claims and prose do not count'
+    edit(copied/'family.toml', 'A toy', 'A game')
+    assert why(ran) == {'family changed'}
+    edit(copied/'01_toy.ipynb', 'epochs: int = 3', 'epochs: int = 5')
+    assert why(ran) == {'cells, family changed'}
+    shutil.copy(copied/'01_toy.ipynb', copied/'02_more.ipynb')
+    assert why(ran) == {'cells, family changed', 'not run yet'}
+
+
+@pytest.mark.parametrize('module', ['training', 'plots', 'session', 'runs'])
+def test_a_changed_module_is_a_reason_also_if_it_only_draws(ran, toy, module, monkeypatch):
+    real = runner.closure
+    monkeypatch.setattr(runner, 'closure', lambda *a: {k: 'x' if k == f'locallearning.{module}' else v for k, v in real(*a).items()})
+    assert why(ran) == {f'{module} changed'}
+
+
+def test_modules_that_work_on_results_are_no_reason(toy):
+    key = notebook_key(toy.notebooks['01_toy'], {})
+    assert 'locallearning.plots' in key and not {f'locallearning.{m}' for m in ('claims', 'runner', 'cli')} & set(key)
+
+
+def test_data_that_changed_under_their_path_are_a_reason(tmp_path, toy):
+    path = tmp_path/'faces.npz'
+    path.write_bytes(b'1')
+    key = lambda data: notebook_key(toy.notebooks['01_toy'], dict(data=data))['data']
+    before = key(f'{path}(per_class=3)')
+    assert before == key(str(path)) != key('mnist5k')
+    path.write_bytes(b'22')
+    assert key(str(path)) != before and key('mnist5k') == key('mnist(per_class=3)')
+    before = key(str(tmp_path))
+    (tmp_path/'more').mkdir()
+    (tmp_path/'more'/'a.png').write_bytes(b'3')
+    assert key(str(tmp_path)) != before, 'in folders below too'
+
+
+def test_where_results_go_is_no_reason(toy):
+    key = lambda **k: notebook_key(toy.notebooks['01_toy'], dict(width=3, out='a', folder='b', threads=1, data_root='c') | k)
+    assert key() == key(out='x', folder='y', threads=2, data_root='z') != key(width=4)
+
+
+def test_a_configuration_of_a_family_that_changed_is_shown_as_such(ran, copied):
+    edit(copied/'01_toy.ipynb', 'fail', 'failure')
+    (name, _, reason), = status('toy', str(ran['root']/'a'))
+    assert name == FOLDER[4:] and "no parameter 'fail'; did you mean 'failure'" in reason
+
+
+# --- killed, interrupted, ended
+
+@pytest.fixture(scope='module')
+def slow(tmp_path_factory):
+    "Three commands in the middle of a training whose second epoch lasts; one is killed, one interrupted, one asked to end."
+    root = tmp_path_factory.mktemp('slow')
+    sent = dict(killed=lambda p: os.killpg(p.pid, signal.SIGKILL), interrupted=lambda p: os.killpg(p.pid, signal.SIGINT), ended=lambda p: p.terminate(),
+                orphaned=lambda p: p.kill())
+    runs = {k: start('reproduce', 'toy', '--seed', '0', '--out', root/k, TOY_LOG=str(root/f'{k}.log'), TOY_SLEEP='2' if k == 'killed' else '60') for k in sent}
+    children, result = {}, {}
+    for name, process in runs.items():
+        wait_for(lambda: len(lines(root/f'{name}.log')) >= (2 if name == 'killed' else 1), f'an epoch of {name}')
+        children[name] = tree(process)
+        sent[name](process)
+    for name, process in runs.items(): result[name] = finish(process, 60)
+    return dict(root=root, children=children, result=result)
+
+
+@pytest.mark.parametrize('how', ['killed', 'interrupted', 'ended', 'orphaned'])
+def test_no_process_outlives_the_command(slow, how):
+    assert len(slow['children'][how]) >= 2, 'a unit and its kernel'
+    wait_for(lambda: not any(map(alive, slow['children'][how])), 'the end of all processes', 30)
+
+
+def test_an_interrupt_is_130_and_says_how_to_go_on(slow):
+    code, _, err = slow['result']['interrupted']
+    assert code == 130 and err.splitlines()[-1] == 'interrupted; run the same command again to go on' and 'Traceback' not in err
+    assert lines(slow['root']/'interrupted.log') == ['0 0'], 'and no unit is started once more'
+
+
+def test_a_request_to_end_is_143(slow):
+    assert slow['result']['ended'][0] == 143 and 'Traceback' not in slow['result']['ended'][2] and lines(slow['root']/'ended.log') == ['0 0']
+
+
+def test_a_run_that_was_killed_ends_with_the_same_numbers(slow, ran):
+    assert slow['result']['killed'][0] == -signal.SIGKILL
+    out, log = slow['root']/'killed', slow['root']/'killed.log'
+    before = len(lines(log))
+    assert 2 <= before < 4 and not (out/FOLDER/'seed0'/'results'/'measurements.csv').exists()
+    part, = (out/'artefacts').glob('*.part')
+    assert finish(start('reproduce', 'toy', '--seed', '0', '--out', out, TOY_LOG=str(log)))[0] == 0
+    name = 'seed0/results/measurements.csv'
+    assert (out/FOLDER/name).read_bytes() == (ran['a']/name).read_bytes(), 'as the one that ran through'
+    done = [int(line.split()[1]) for line in lines(log)]
+    assert done[before:] == list(range(done[before], 4)) and done[before] >= before - 1, f'at most one epoch is computed twice: {done}'
+    assert not part.exists()
+
+
+# --- errors inside notebooks
+
+@pytest.fixture(scope='module')
+def failed(tmp_path_factory):
+    root = tmp_path_factory.mktemp('failed')
+    runs = {how: start('reproduce', 'toy', '--seeds', '0,1,2', '--set', f'fail={how}', '--out', root/how) for how in ('input', 'bug', 'dead')}
+    return {how: (*finish(p), root/how) for how, p in runs.items()}
+
+
+def test_an_input_error_inside_a_notebook_is_one_message(failed):
+    code, out, err, folder = failed['input']
+    assert code == 2 and out == ''
+    assert err == "error: fail='input': choose something that works\n  in toy/01_toy, cell 4\n"
+    assert not list(folder.rglob('notebooks/*.json')) and not list(folder.rglob('seed1')), 'nothing counts as done, and the other seeds are not tried'
+
+
+def test_another_error_inside_a_notebook_shows_its_last_lines_and_the_notebook(failed):
+    code, out, err, folder = failed['bug']
+    assert code == 1 and out == '' and 'File "' not in err and '\x1b' not in err
+    assert err.startswith('failed: toy/01_toy failed in cell 4: IndexError: list index out of range')
+    assert "----> 2 if fail == 'bug': [][1]" in err
+    executed = Path(err.splitlines()[-1].removeprefix('  executed so far: '))
+    assert 'IndexError' in executed.read_text() and executed.is_relative_to(folder)
+
+
+def test_a_kernel_that_dies_is_said_to_have_died(failed):
+    code, _, err, _ = failed['dead']
+    assert code == 1 and err.startswith('failed: the kernel of toy/01_toy died; perhaps the memory was not enough\n  executed so far: ') and 'Traceback' not in err
+
+
+# --- parts, without a notebook
+
+def config(toy, **more): return resolve(toy, ['01_toy'], **dict(profile='quick', seeds=[0], device='cpu') | more)
+
+
+def test_large_profiles_run_model_by_model_first(toy, monkeypatch):
+    small = config(toy, seeds=[0, 1])
+    assert [[(u.seed, u.models) for u in g] for g in passes(small, '/o', False)] == [[(0, ()), (1, ())]]
+    assert [[(u.seed, u.models) for u in g] for g in passes(replace(small, profile='cpu'), '/o', False)] == [[(0, ('net',)), (1, ('net',))], [(0, ()), (1, ())]]
+
+
+def test_a_unit_passes_every_parameter(toy):
+    unit = Unit(config(toy, sets=dict(width='5'), threads=3, data_root='/d'), 7, ('net',), '/o')
+    given = unit.params(toy.notebooks['01_toy'])
+    assert given | dict(folder='') == dict(seed=7, models=['net'], data='mnist5k(per_class=4, test=40)', width=5, epochs=4, fail='', profile='quick', device='cpu', threads=3,
+                                           data_root='/d', out='/o', folder='')
+    assert given['folder'] == str(unit.folder) and unit.folder.name == 'seed7' and re.fullmatch('quick-mnist5k-per-class-4-test-40-[0-9a-f]{6}', unit.folder.parent.name)
+
+
+def test_threads_of_a_unit(toy, monkeypatch, tmp_path):
+    seen = []
+    class Fake:
+        def __init__(self, *a, env, **k): self.stdin = io.StringIO(); seen.append(env['OMP_NUM_THREADS'])
+    monkeypatch.setattr(subprocess, 'Popen', Fake)
+    monkeypatch.setenv('OMP_NUM_THREADS', '5')
+    unit_process(Unit(config(toy), 0, (), '/o'), tmp_path), unit_process(Unit(config(toy, threads=3), 0, (), '/o'), tmp_path)
+    monkeypatch.delenv('OMP_NUM_THREADS')
+    unit_process(Unit(config(toy), 0, (), '/o'), tmp_path)
+    assert seen == ['5', '3', str(os.cpu_count())]
+
+
+def test_force_executes_what_is_done(toy, monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(runner, 'run_notebook', lambda path, target, params: ran.append(path.stem))
+    for force in (False, False, True): assert run_unit(Unit(config(toy), 0, (), str(tmp_path), force)) == 0
+    assert ran == ['01_toy', '01_toy']
+
+
+def test_a_notebook_that_fails_is_not_done_any_more(toy, monkeypatch, tmp_path):
+    monkeypatch.setenv('LOCALLEARNING_EVENTS', str(tmp_path/'events'))
+    def fail(*a): raise InputError('no')
+    unit = Unit(config(toy), 0, (), str(tmp_path), True)
+    monkeypatch.setattr(runner, 'run_notebook', lambda *a: None)
+    run_unit(unit)
+    monkeypatch.setattr(runner, 'run_notebook', fail)
+    assert run_unit(unit) == 2 and run_unit(replace(unit, force=False)) == 2
+    assert [json.loads(line) for line in lines(tmp_path/'events')][-1] == dict(error='no', code=2)
+
+
+def scripted(monkeypatch, *codes):
+    "Units are shell commands that end so."
+    script, started = iter(codes), []
+    def process(unit, events):
+        started.append(unit)
+        return subprocess.Popen(['sh', '-c', f'echo said; {next(script)}'], stdout=subprocess.PIPE, text=True)
+    monkeypatch.setattr(runner, 'unit_process', process)
+    return started
+
+
+@pytest.mark.parametrize('ends, code, times', [
+    (['kill -9 $$', 'exit 0'], 0, 2), (['kill -9 $$', 'kill -9 $$'], -9, 2), (['exit 1'], 1, 1), (['kill -2 $$'], -2, 1), (['kill -15 $$'], -15, 1), (['exit 2'], 2, 1)])
+def test_a_unit_that_was_killed_is_started_once_more(monkeypatch, ends, code, times):
+    started = scripted(monkeypatch, *ends)
+    assert run_process('unit', None, set(), threading.Event()) == (code, 'said\n') and len(started) == times
+
+
+def test_the_first_failure_ends_the_run(monkeypatch):
+    started = scripted(monkeypatch, 'exit 0', 'exit 3', 'exit 0')
+    with ThreadPoolExecutor(1) as pool, pytest.raises(UnitError) as e: execute(['a', 'b', 'c'], pool, None)
+    assert e.value.code == 3 and 'said' in str(e.value) and started[:2] == ['a', 'b'] and len(started) <= 3
+
+
+def test_a_failure_ends_what_runs_beside_it(monkeypatch):
+    scripted(monkeypatch, 'exit 3', 'exec sleep 60')
+    with ThreadPoolExecutor(2) as pool, pytest.raises(UnitError): execute(['a', 'b'], pool, None)
+
+
+def test_the_screen_reads_whole_lines(tmp_path):
+    out = io.StringIO()
+    with Screen(tmp_path/'events', 2, out):
+        with open(tmp_path/'events', 'a') as f:
+            f.write('{"notebook": "01_a", "seed": 0, "sta'); f.flush()
+            threading.Event().wait(.3)
+            f.write('te": "started"}\n{"what": "loop", "done": 1, "total": null}\n{"notebook": "01_a", "seed": 0, "state": "done"}\n{"notebook": "02_b", "seed": 0, "state": "kept"}\n')
+    assert re.fullmatch(r'seed 0 01_a: \d+ s\nseed 0 02_b: up to date\n', out.getvalue())
+
+
+def test_claims_are_judged_over_all_seeds(toy, tmp_path, ran):
+    verdicts = judge_run(read_config(ran['a']/'config.json'), ran['root']/'a')
+    assert verdicts.set_index('id').measured['toy.accuracy'] and (ran['a']/'claims.csv').read_text() == verdicts.to_csv(index=False)
+    one = judge_run(config(toy), shutil.copytree(ran['root']/'a', tmp_path/'one'))
+    assert 'one seed' in one.set_index('id').reason['toy.accuracy'] and 'one seed' not in verdicts.set_index('id').reason['toy.accuracy']
