@@ -175,7 +175,7 @@ def resolve(
 )->Config: # checked and complete
     "Turn a request into a configuration; raises `InputError` for unknown profiles, parameters and unfit values."
     check(profile in family.profiles, f'family {family.name} has no profile {profile!r}; {nearest(profile, family.profiles)}')
-    known, values = parameters(family), dict(family.profiles[profile])
+    known, values = parameters(family), {k: v for k, v in family.profiles[profile].items() if k != 'training'}
     chosen = list(dict.fromkeys(int(s) for s in (values.get('seeds', [0]) if seeds is None else seeds)))
     values.pop('seeds', None)
     hand = dict(sets or {}) | (dict(data=data) if data else {})

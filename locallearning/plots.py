@@ -355,22 +355,24 @@ def plot_history(
     quantities=('loss', 'accuracy'), # one panel each
     colors:dict=None, # label → colour
 )->Figure: # one panel per quantity
-    "What was seen over the epochs of one or more trainings."
+    "What was seen over the epochs of one or more trainings; training solid, other splits dashed."
     histories = histories if isinstance(histories, dict) else {'': histories}
-    fig, (row,) = axes(cols=len(quantities), width=DOUBLE if len(quantities) > 1 else SINGLE, height=2.3)
+    styles = looks(histories, colors)
+    fig, (row,) = axes(cols=len(quantities), width=DOUBLE if len(quantities) > 1 else SINGLE, height=2.3 + .13*len(histories))
     for ax, quantity in zip(row, quantities):
-        for label, look in looks(histories, colors).items(): _draw_history(ax, label, _rows(histories[label]), quantity, look)
+        for label, look in styles.items(): _draw_history(ax, _rows(histories[label]), quantity, look)
         ax.set(xlabel='epoch', ylabel=quantity)
         ax.locator_params(axis='x', integer=True)
-    row[-1].legend()
+    models = [Line2D([], [], label=label, **look | dict(linestyle='-')) for label, look in styles.items() if label]
+    splits = [Line2D([], [], color='black', linestyle=style, label=name) for name, style in dict(train='-', test='--').items()]
+    fig.legend(handles=models + splits, loc='outside lower center', ncols=5)
     return fig
 
 # %% ../nbs/01_plots.ipynb #f333c793
 def _rows(history): return history.rows if hasattr(history, 'rows') else history.to_dict('records')
 
 # %% ../nbs/01_plots.ipynb #2d997cf1
-def _draw_history(ax, label, rows, quantity, look):
+def _draw_history(ax, rows, quantity, look):
     for split in dict.fromkeys(r['split'] for r in rows if r['quantity'] == quantity):
         epochs, values = zip(*[(r['epoch'], r['value']) for r in rows if (r['split'], r['quantity']) == (split, quantity)])
-        seen = look | dict(linestyle='-' if split == 'train' else '--')
-        ax.plot(epochs, values, label=f'{label} {split}'.strip(), markevery=max(1, len(epochs) // 6), **seen)
+        ax.plot(epochs, values, markevery=max(1, len(epochs) // 6), **look | dict(linestyle='-' if split == 'train' else '--'))

@@ -54,7 +54,9 @@ class Experiment:
     def sizes(self): return dict(in_features=math.prod(self.data.shape), classes=len(self.data.classes))
     @property
     def colors(self): return {label: s.color for s in self.models.values() for label in (s.label, f'{s.label}*')}
-    def spec(self, key): return model_spec(key, self.family.models[key], self.params, self.sizes)
+    def spec(self, key):
+        special = self.family.profiles[self.params['profile']].get('training', {}).get(key, {})
+        return model_spec(key, self.family.models[key] | special, self.params, self.sizes)
     def __repr__(self): return f'Experiment({self.name}, seed={self.run.seed}, models={list(self.models)}, data={self.data.name})'
 
 # %% ../nbs/19a_session.ipynb #0b34b730
@@ -65,6 +67,7 @@ def start(
     "Begin an experiment: find the parameters in the notebook's globals, load the data, complete the models."
     family, (stem, *_) = find_family(name)
     params = {k: scope[k] for k in notebook_parameters(family.notebooks[stem])}
+    check(params['profile'] in family.profiles, f'family {family.name} has no profile {params["profile"]!r}; {nearest(params["profile"], family.profiles)}')
     if params.get('threads'): torch.set_num_threads(params['threads'])
     known = family.models
     chosen = params['models'] or list(known)
