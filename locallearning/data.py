@@ -390,9 +390,10 @@ def _split_recipe(text):
         check(cut, f'no data set, and no .npz, folder or .tar[.gz], of the name {name!r}; {nearest(name.lower(), NAMES)}')
     recipe = parse_recipe('data' + text[cut:])
     valid = [*list(inspect.signature(subset).parameters)[1:], 'space']
-    check(not recipe.args, f'{text}: options have names, as in mnist(per_class=100); {nearest("", valid)}')
-    for k in recipe.kwargs: check(k in valid, f'{text}: there is no option {k!r}; {nearest(k, valid)}')
-    return text[:cut], recipe.kwargs
+    options = dict(zip(['first'], recipe.args)) | recipe.kwargs
+    check(len(options) == len(recipe.args) + len(recipe.kwargs), f'{text}: options but the number of images have names, as in mnist(1000, val=100); {nearest("", valid)}')
+    for k in options: check(k in valid, f'{text}: there is no option {k!r}; {nearest(k, valid)}')
+    return text[:cut], options
 
 # %% ../nbs/02_data.ipynb #d6e362df
 def load(

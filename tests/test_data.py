@@ -381,7 +381,7 @@ def test_load_from_a_path_with_options(tmp_path):
     ('mnsit5k', "of the name 'mnsit5k'; did you mean 'mnist5k'"), ('MNIST', "did you mean 'mnist"),
     ('no/such.npz', "of the name 'no/such.npz'; valid: cifar10"),
     ('', "of the name ''"),
-    ('mnist5k(perclass=3)', "there is no option 'perclass'; did you mean 'per_class'"), ('mnist5k(100)', 'options have names'),
+    ('mnist5k(perclass=3)', "there is no option 'perclass'; did you mean 'per_class'"), ('mnist5k(100, 50)', 'options but the number of images have names'), ('mnist5k(100, first=50)', 'have names'), ('mnist5k("many")', "first='many'; expected a whole number"),
     ('mnist5k(first=1+1)', 'is not a literal'), ('mnist5k(first=', 'does not parse'),
     ('mnist5k(first=5, space="hyperbolic")', "unknown space 'hyperbolic'"),
 ])

@@ -1,0 +1,119 @@
+"""The experiment notebooks: typed parameters, no algorithm, no outputs. They are executed by nbdev_test and, in processes, by the wheel's test."""
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import locallearning as ll
+from locallearning.claims import read_claims
+from locallearning.core import complete_recipe, parse_recipe
+from locallearning.families import families, notebook_parameters, parameters, parse_value, resolve
+
+ROOT = Path(__file__).resolve().parent.parent
+FAMILIES = families(ROOT/'nbs'/'experiments')
+NOTEBOOKS = [pytest.param(f, path, id=f'{f.name}/{stem}') for f in FAMILIES.values() for stem, path in f.notebooks.items()]
+every_notebook = pytest.mark.parametrize('family, path', NOTEBOOKS)
+every_family = pytest.mark.parametrize('family', FAMILIES.values(), ids=FAMILIES)
+STANDARD = dict(seed='int', models='list', data='str', profile='str', device='str', threads='int', data_root='str', out='str', folder='str')
+
+
+def cells(path, kind='code'): return [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == kind]
+
+
+def sources(path): return [''.join(c['source']) for c in cells(path)]
+
+
+def test_there_are_experiments(): assert 'hebbian' in FAMILIES and NOTEBOOKS
+
+
+@every_notebook
+def test_parameters_are_typed_valued_and_explained(family, path):
+    tagged = [c for c in cells(path) if 'parameters' in c['metadata'].get('tags', [])]
+    assert len(tagged) == 1 and tagged[0] == cells(path)[0], 'the first cell of code'
+    lines = [line for line in ''.join(tagged[0]['source']).splitlines() if line.strip()]
+    for line in lines: assert re.fullmatch(r'[a-z_]+: (int|float|str|bool|list) = [^#]+  # \S.*', line), line
+    found = notebook_parameters(path)
+    assert len(found) == len(lines)
+    for p in found.values(): assert parse_value(p, p.default) == p.default and p.help
+    assert {k: found[k].type for k in STANDARD} == STANDARD
+    assert found['profile'].default == 'smoke' and found['seed'].default == 0 and found['models'].default == []
+
+
+@every_family
+def test_parameters_mean_the_same_in_every_notebook(family):
+    known = parameters(family)
+    for path in family.notebooks.values():
+        for name, p in notebook_parameters(path).items(): assert p == known[name]
+
+
+@every_family
+def test_notebooks_are_numbered_in_running_order(family):
+    assert [s[:2] for s in family.notebooks] == [f'{i:02d}' for i in range(1, len(family.notebooks) + 1)]
+
+
+@every_notebook
+def test_an_experiment_contains_no_algorithm(family, path):
+    for source in sources(path):
+        for node in ast.walk(ast.parse(source)):
+            assert not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.While)), f'define it in the library:\n{source}'
+            assert not isinstance(node, ast.Attribute) or node.attr not in ('backward', 'zero_grad', 'grad'), f'learning belongs to the library:\n{source}'
+
+
+@every_notebook
+def test_an_experiment_begins_and_ends_as_all_do(family, path):
+    text = '\n'.join(sources(path))
+    assert f"ll.start('{family.name}/{path.stem}', globals())" in text and 'exp.finish()' in text
+    assert "open(" not in text and 'savefig' not in text and 'to_csv' not in text, 'only the run writes files'
+
+
+@every_notebook
+def test_committed_without_outputs(family, path):
+    assert [c['source'] for c in cells(path) if c['outputs'] or c.get('execution_count')] == []
+    assert all(set(c['metadata']) <= {'tags'} for c in cells(path) + cells(path, 'markdown'))
+
+
+@every_notebook
+def test_smoke_asserts_shapes_and_invariants(family, path):
+    assert any(isinstance(node, ast.Assert) for source in sources(path) for node in ast.walk(ast.parse(source)))
+
+
+def test_papermill_prints_the_parameters_with_type_and_help():
+    family = FAMILIES['hebbian']
+    stem, path = list(family.notebooks.items())[0]
+    done = subprocess.run([sys.executable, '-m', 'papermill', '--help-notebook', str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown = ' '.join(done.stdout.split())
+    for p in notebook_parameters(path).values():
+        assert f'{p.name}: {p.type} (default {p.default!r}) {p.help}' in shown, f'{p.name} is not in\n{done.stdout}'
+
+
+# --- family.toml
+
+@every_family
+def test_profiles_resolve(family):
+    for profile in family.profiles: assert resolve(family, [], profile).params.keys() == parameters(family).keys()
+
+
+@every_family
+def test_models_are_recipes_that_exist(family):
+    known = {k: p.default for k, p in parameters(family).items()} | dict(in_features=784, classes=10)
+    for key, about in family.models.items():
+        assert {'label', 'color', 'model'} <= set(about) and re.fullmatch('#[0-9a-f]{6}', about['color']), key
+        lr = about.get('lr')
+        for text in [about['model'], about.get('opt', 'Adam()'), *about.get('penalties', []), *([lr] if isinstance(lr, str) else [])]:
+            full = complete_recipe(text, **known)
+            assert parse_recipe(repr(full)) == full and full.name in ll._PUBLIC
+        ll.build_recipe(about['model'], **known)
+    assert len({a['label'] for a in family.models.values()}) == len(family.models) == len({a['color'] for a in family.models.values()})
+
+
+@every_family
+def test_claims_can_be_judged(family):
+    claims = read_claims(family.about)
+    assert len(claims) >= (30 if family.name == 'hebbian' else 0)
+    named = {m for c in claims for m in c.models if not c.setting}
+    assert all(c.statement and c.source for c in claims) and named
