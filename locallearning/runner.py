@@ -16,7 +16,7 @@ from typing import Iterable
 from tqdm import tqdm
 from fastcore.basics import patch
 from .core import InputError,emit,write_atomic
-from .runs import closure,gather_measurements,surroundings
+from .runs import closure,gather_measurements,locked,surroundings
 from .families import Config,data_path,find_family,notebook_parameters,read_config,resolve,runs_folder,slug
 from .claims import read_claims,judge
 
@@ -113,19 +113,23 @@ def run_unit(
     "Execute the notebooks of a unit in order, leaving out those that are done; this is the body of the unit's process."
     family, _ = find_family(unit.config.family)
     for stem in unit.config.experiments:
-        path, params = family.notebooks[stem], unit.params(family.notebooks[stem])
         tag = stem + (f'-{"-".join(unit.models)}' if unit.models else '')
-        target, key = unit.folder/'notebooks'/f'{tag}.ipynb', notebook_key(path, params)
-        if not unit.force and not stale(unit.folder, tag, key): emit(notebook=tag, seed=unit.seed, state='kept'); continue
-        emit(notebook=tag, seed=unit.seed, state='started')
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.with_suffix('.json').unlink(missing_ok=True)
-        try: run_notebook(path, target, params)
+        try:
+            with locked(unit.folder/'notebooks'/f'{tag}.lock'): _run_one(unit, family.notebooks[stem], tag)
         except InputError as e: emit(error=str(e), code=2); return 2
         except RuntimeError as e: emit(error=str(e), code=1); return 1
-        write_atomic(target.with_suffix('.json'), json.dumps(key, indent=1) + '\n')
-        emit(notebook=tag, seed=unit.seed, state='done')
     return 0
+
+# %% ../nbs/21_runner.ipynb #268b6c49
+def _run_one(unit, path, tag):
+    params, target = unit.params(path), unit.folder/'notebooks'/f'{tag}.ipynb'
+    key, stamp = notebook_key(path, params), target.with_suffix('.json')
+    if not unit.force and not stale(unit.folder, tag, key): return emit(notebook=tag, seed=unit.seed, state='kept')
+    emit(notebook=tag, seed=unit.seed, state='started')
+    stamp.unlink(missing_ok=True)
+    run_notebook(path, target, params)
+    write_atomic(stamp, json.dumps(key, indent=1) + '\n')
+    emit(notebook=tag, seed=unit.seed, state='done')
 
 # %% ../nbs/21_runner.ipynb #f6948644
 def unit_process(

@@ -133,8 +133,7 @@ def test_bad_input_is_one_message_also_when_it_arises_inside_a_notebook(tmp_path
     import torch
     missing = 'mps' if torch.cuda.is_available() else 'cuda'
     wrong = {f"device '{missing}' was asked for, but this machine has no {missing}; use auto or cpu": ['--device', missing],
-             "no data set, and no .npz, folder or .tar[.gz], of the name 'mnist6k'; did you mean 'mnist5k'": ['--data', 'mnist6k'],
-             'k=99': ['--set', 'k=99']}
+             "no data set, and no .npz, folder or .tar[.gz], of the name 'mnist6k'; did you mean 'mnist5k'": ['--data', 'mnist6k']}
     runs = {m: start('reproduce', 'hebbian/01', '--profile', 'smoke', '--out', tmp_path, *args, LOCALLEARNING_EXPERIMENTS='') for m, args in wrong.items()}
     for message, process in runs.items():
         code, out, err = finish(process)

@@ -21,8 +21,8 @@ import pytest
 
 from command import TOY, alive, environment, finish, start, tree, wait_for
 from locallearning import runner
-from locallearning.core import COLUMNS, InputError, emit, progress
-from locallearning.families import Config, find_family, read_config, resolve
+from locallearning.core import COLUMNS, InputError
+from locallearning.families import find_family, read_config, resolve
 from locallearning.runner import Screen, Unit, UnitError, copy_report, execute, judge_run, notebook_key, passes, run_process, run_unit, status, unit_process
 
 FOLDER = 'toy/quick-mnist5k-per-class-4-test-40'
@@ -263,6 +263,16 @@ def failed(tmp_path_factory):
     return {how: (*finish(p), root/how) for how, p in runs.items()}
 
 
+def test_a_notebook_runs_by_plain_papermill_too(ran, tmp_path):
+    "And finds the same place for its results, and the same numbers."
+    (tmp_path/'params.yaml').write_text('epochs: 4\nprofile: quick\n')
+    args = [TOY/'toy'/'01_toy.ipynb', tmp_path/'out.ipynb', '-p', 'seed', '1', '-f', tmp_path/'params.yaml', '--no-progress-bar']
+    done = subprocess.run([sys.executable, '-m', 'papermill', *map(str, args)], env=environment(LOCALLEARNING_RUNS=str(tmp_path/'runs')), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    name = 'seed1/results/measurements.csv'
+    assert (tmp_path/'runs'/FOLDER/name).read_bytes() == (ran['a']/name).read_bytes()
+
+
 def test_an_input_error_inside_a_notebook_is_one_message(failed):
     code, out, err, folder = failed['input']
     assert code == 2 and out == ''
@@ -320,6 +330,14 @@ def test_force_executes_what_is_done(toy, monkeypatch, tmp_path):
     monkeypatch.setattr(runner, 'run_notebook', lambda path, target, params: ran.append(path.stem))
     for force in (False, False, True): assert run_unit(Unit(config(toy), 0, (), str(tmp_path), force)) == 0
     assert ran == ['01_toy', '01_toy']
+
+
+def test_two_commands_at_once_execute_a_notebook_once(toy, monkeypatch, tmp_path):
+    ran = []
+    def slowly(path, target, params): ran.append(path.stem); threading.Event().wait(.2)
+    monkeypatch.setattr(runner, 'run_notebook', slowly)
+    with ThreadPoolExecutor(2) as pool: assert list(pool.map(run_unit, [Unit(config(toy), 0, (), str(tmp_path))] * 2)) == [0, 0]
+    assert ran == ['01_toy']
 
 
 def test_a_notebook_that_fails_is_not_done_any_more(toy, monkeypatch, tmp_path):
