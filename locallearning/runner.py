@@ -92,14 +92,13 @@ def run_notebook(
 ):
     "Execute a notebook with papermill; raises `InputError` if the notebook did, with the cell where it arose."
     import papermill
-    from nbclient.exceptions import DeadKernelError
     name, done = f'{path.parent.name}/{path.stem}', f'  executed so far: {target}'
     try: papermill.execute_notebook(str(path), str(target), params, kernel_name='python3', progress_bar=False, log_output=False, start_timeout=300,
                                     kernel_manager_class=own_kernel())
     except papermill.PapermillExecutionError as e:
         if e.ename == 'InputError': raise InputError(f'{e.evalue}\n  in {name}, cell {e.exec_count}') from None
         raise RuntimeError(f'{name} failed in cell {e.exec_count}: {e.ename}: {e.evalue}\n{_last_lines(e.traceback)}\n{done}') from None
-    except DeadKernelError: raise RuntimeError(f'the kernel of {name} died; perhaps the memory was not enough\n{done}') from None
+    except RuntimeError as e: raise RuntimeError(f'{name}: {e}; perhaps the memory was not enough\n{done}') from None
 
 # %% ../nbs/21_runner.ipynb #d83f0033
 def _last_lines(traceback, n=12):

@@ -291,7 +291,7 @@ def test_another_error_inside_a_notebook_shows_its_last_lines_and_the_notebook(f
 
 def test_a_kernel_that_dies_is_said_to_have_died(failed):
     code, _, err, _ = failed['dead']
-    assert code == 1 and err.startswith('failed: the kernel of toy/01_toy died; perhaps the memory was not enough\n  executed so far: ') and 'Traceback' not in err
+    assert code == 1 and err.startswith('failed: toy/01_toy: Kernel died; perhaps the memory was not enough\n  executed so far: ') and 'Traceback' not in err
 
 
 # --- parts, without a notebook
