@@ -8,7 +8,7 @@ __all__ = ['plot_curves', 'plot_curve', 'plot_critical', 'plot_perturbations', '
            'plot_history']
 
 # %% ../nbs/01_plots.ipynb #55566d74
-import math
+import math,re
 import numpy as np
 from matplotlib.cbook import boxplot_stats
 from matplotlib.colors import to_rgb
@@ -24,7 +24,9 @@ from .style import DARK2,DOUBLE,INPUT_COLORS,PETROFF,SINGLE,Plot,array,axes,fade
 def _unit(results):
     spaces = sorted({str(getattr(r, 'space', 'pixel')) for r in results})
     check(len(spaces) == 1, f'results from the spaces {" and ".join(spaces)} cannot share an axis; draw one figure per space')
-    return 'pixel units' if spaces == ['pixel'] else spaces[0]
+    if spaces == ['pixel']: return 'pixel units'
+    p = re.fullmatch(r'lp_unit\(p=(\S+)\)', spaces[0])
+    return f'units of an image of $\\ell_{{{p[1]}}}$ norm 1' if p else spaces[0]
 
 # %% ../nbs/01_plots.ipynb #480d4354
 def _flagged(label, result): return f'{label} †' if getattr(result, 'flags', ()) else label
@@ -104,6 +106,8 @@ def plot_perturbations(
         plot_curves({m: curve for m, (curve, _) in models.items()}, colors, relative=True, log=True, legend=left is panels[0, 0], ax=left)
         plot_critical({m: critical for m, (_, critical) in models.items()}, colors, ax=right)
         left.set_title(attack, loc='left', fontweight='bold')
+    if any(r.flags for models in rows.values() for pair in models.values() for r in pair if getattr(r, 'flags', ())):
+        fig.supxlabel('† the attack may be misled here: see the flags of the measurements', fontsize=7)
     return fig
 
 # %% ../nbs/01_plots.ipynb #b1f93b35
@@ -113,17 +117,19 @@ def plot_accuracy_robustness(
     colors:dict=None, # label → colour
     unit:str='pixel units', # of the medians, where only numbers are given
 )->Figure: # one panel per attack
-    "Figure A2: median critical norm over accuracy, one point per model."
-    fig, (row,) = axes(cols=len(panels), width=DOUBLE if len(panels) > 1 else SINGLE, height=2.3)
+    "Figure A2: median critical norm over accuracy, one point per model; more than five are named in a legend."
+    styles, crowded = {m: looks(models, colors) for m, models in panels.items()}, max(map(len, panels.values())) > 5
+    fig, (row,) = axes(cols=len(panels), width=DOUBLE if len(panels) > 1 else SINGLE, height=2.3 + .3*crowded)
     for ax, (attack, models) in zip(row, panels.items()):
-        for label, look in looks(models, colors).items():
+        for label, look in styles[attack].items():
             accuracy, critical = models[label]
             point = float(array(accuracy)), float(array(getattr(critical, 'median', critical)))
-            ax.plot(*point, markersize=5, **look | dict(linestyle='none'))
-            ax.annotate(label, point, xytext=(4, 3), textcoords='offset points', fontsize=7)
+            ax.plot(*point, markersize=5, **look | dict(linestyle='none', label=label))
+            if not crowded: ax.annotate(label, point, xytext=(4, 3), textcoords='offset points', fontsize=7)
         results = [c for _, c in models.values() if hasattr(c, 'space')]
         ax.set(xlabel='accuracy', ylabel=f'median critical norm\n({_unit(results) if results else unit})', title=attack)
         ax.margins(.18)
+    if crowded: fig.legend(*row[0].get_legend_handles_labels(), loc='outside lower center', ncols=4)
     return fig
 
 # %% ../nbs/01_plots.ipynb #80f12ad2

@@ -53,7 +53,7 @@ class Experiment:
     @property
     def sizes(self): return dict(in_features=math.prod(self.data.shape), classes=len(self.data.classes))
     @property
-    def colors(self): return {label: s.color for s in self.models.values() for label in (s.label, f'{s.label}*')}
+    def colors(self): return {label: s.color for s in self.models.values() for label in (s.label, f'{s.label}, not converged')}
     def spec(self, key):
         special = self.family.profiles[self.params['profile']].get('training', {}).get(key, {})
         return model_spec(key, self.family.models[key] | special, self.params, self.sizes)
@@ -118,9 +118,9 @@ def study(self:Experiment,
 def label(self:Experiment,
     key:str, # name of a model
 )->str: # as it stands in figures
-    "How a model is called in figures; `*` marks a Hebbian layer that did not converge."
+    "How a model is called in figures; a Hebbian layer that did not converge says so."
     report = self.train(key)['pretrain'] or {}
-    return self.models[key].label + ('*' if report.get('converged') is False else '')
+    return self.models[key].label + (', not converged' if report.get('converged') is False else '')
 
 # %% ../nbs/19a_session.ipynb #fa32beab
 @patch

@@ -70,6 +70,7 @@ def spectrum_study(
     noise_window:list,  # ranks of the fit on noise
     noise_images:int=10000, # items of the noise
     width:int=2000,     # units of 'init'
+    layer:str='hidden', # which layer of a model
     resamples:int=0,    # of the images, for the interval of the exponent
     seed:int=0,         # of the noise, of 'init' and of the resamples
     device:str='cpu',   # where to compute
@@ -77,7 +78,7 @@ def spectrum_study(
     "Spectra of a layer for growing numbers of units, on images and on noise, each with the power law of the whole layer."
     inputs = dict(images=(data.test, window), noise=(gaussian_noise(noise_images, data.shape, seed), noise_window))
     net = _layer(model, data, width, seed, device)
-    return {name: _sweep(net, split, sizes, w, resamples, stream(seed, 'resamples', name)) for name, (split, w) in inputs.items()}
+    return {name: _sweep(net, split, layer, sizes, w, resamples, stream(seed, 'resamples', name)) for name, (split, w) in inputs.items()}
 
 # %% ../nbs/18_studies.ipynb #3730a777
 def _layer(model, data, width, seed, device):
@@ -86,11 +87,10 @@ def _layer(model, data, width, seed, device):
     with seeded(seed, 'untrained layer'): return SHLP(math.prod(data.shape), width, len(data.classes)).to(device)
 
 # %% ../nbs/18_studies.ipynb #c48137c2
-def _sweep(net, split, sizes, window, resamples, generator):
-    what = (split,) if net is None else (net, split)
-    layer = {} if net is None else dict(layer='hidden')
-    spectra = size_sweep(*what, sizes=sizes, **layer)
-    again = resampled_spectra(*what, generator=generator, resamples=resamples, **layer) if resamples else []
+def _sweep(net, split, layer, sizes, window, resamples, generator):
+    what, where = ((split,), {}) if net is None else ((net, split), dict(layer=layer))
+    spectra = size_sweep(*what, sizes=sizes, **where)
+    again = resampled_spectra(*what, generator=generator, resamples=resamples, **where) if resamples else []
     fit = power_law(spectra[max(spectra)], tuple(window), spectra=again)
     return dict(values={str(m): s.values for m, s in spectra.items()}, samples=spectra[max(spectra)].samples, fit=fit._asdict(),
                 dimension=effective_dimension(spectra[max(spectra)]))
