@@ -26,7 +26,7 @@ def _unit(results):
     check(len(spaces) == 1, f'results from the spaces {" and ".join(spaces)} cannot share an axis; draw one figure per space')
     if spaces == ['pixel']: return 'pixel units'
     p = re.fullmatch(r'lp_unit\(p=(\S+)\)', spaces[0])
-    return f'units of an image of $\\ell_{{{p[1]}}}$ norm 1' if p else spaces[0]
+    return f'$\\ell_{{{p[1]}}}$-unit images' if p else spaces[0]
 
 # %% ../nbs/01_plots.ipynb #480d4354
 def _flagged(label, result): return f'{label} †' if getattr(result, 'flags', ()) else label

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import nn,Tensor
 from .core import check,nearest
 from .data import Split,as_split,check_images
@@ -154,7 +154,7 @@ def power_law(
     used = _clip(values, window)
     exponent, r2, intercept = _line(values, used)
     others = [_line(v, _clip(v, used))[0] for v in map(_eigenvalues, spectra)]
-    half = student.ppf(.975, len(others) - 1) * np.std(others, ddof=1) if len(others) > 1 else math.nan
+    half = stdtrit(len(others) - 1, .975) * np.std(others, ddof=1) if len(others) > 1 else math.nan
     return PowerLaw(float(exponent), r2, float(intercept), used, float(exponent - half), float(exponent + half))
 
 # %% ../nbs/09_probes.ipynb #aad7da75

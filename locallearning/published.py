@@ -13,8 +13,7 @@ from typing import Iterable
 import numpy as np
 import torch
 from fastcore.basics import patch
-from scipy.stats import chi2,norm as normal
-from sklearn.mixture import GaussianMixture
+from scipy.special import chdtrc
 from torch import nn,Tensor
 from .core import Piece,check,nearest
 from .data import Split,as_split
@@ -22,7 +21,7 @@ from .models import Out,evaluating,read
 from .regularizers import Jacobian
 from .attacks import check_attack_input,maximise,objective
 from .state import device_of
-from .kh_model import Mixture,Pruned,log_variances
+from .kh_model import Mixture,Pruned,gaussian_log_likelihood,log_variances
 
 # %% ../nbs/10_published.ipynb #e065c65d
 class PublishedLp(Piece, nn.Module):
@@ -128,11 +127,12 @@ def published_mixture(
     level:float=.01,  # a gain is accepted if chance makes a larger one less often than this
 )->Mixture: # the rejected one, or the largest
     "Add components from fixed starting means until one is rejected, and return that one."
-    before = normal.logpdf(x, x.mean(), x.std()).sum()
+    from sklearn.mixture import GaussianMixture
+    before = gaussian_log_likelihood(x)
     for c in range(2, most + 1):
         m = GaussianMixture(c, means_init=np.array([[-7.1], [-8.5], [-6.5], [-6.]])[:c], max_iter=2000, random_state=0).fit(x[:, None])
         now = m.score(x[:, None]) * len(x)
-        p_value, before = float(chi2.sf(2*(now - before), 3)), now
+        p_value, before = float(chdtrc(3, 2*max(0., now - before))), now
         if p_value >= level: break
     order = m.means_[:, 0].argsort()
     return Mixture(m.means_[order, 0], m.covariances_[order, 0, 0]**.5, m.weights_[order], now, p_value, p_value < level)

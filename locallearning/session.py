@@ -11,9 +11,11 @@ from dataclasses import dataclass,field
 from pathlib import Path
 import torch
 from fastcore.basics import patch
+from matplotlib.text import Text
 from .core import InputError,check,nearest,complete_recipe,parse_recipe,write_atomic,measure
 from .runs import Run,gather_measurements
 from .state import pick_device,load_model
+from .style import save_figure
 from .data import load
 from .training import train_model
 from .families import find_family,notebook_parameters,resolve,runs_folder,slug
@@ -53,7 +55,7 @@ class Experiment:
     @property
     def sizes(self): return dict(in_features=math.prod(self.data.shape), classes=len(self.data.classes))
     @property
-    def colors(self): return {label: s.color for s in self.models.values() for label in (s.label, f'{s.label}, not converged')}
+    def colors(self): return {label: s.color for s in self.models.values() for label in (s.label, f'{s.label}*')}
     def spec(self, key):
         special = self.family.profiles[self.params['profile']].get('training', {}).get(key, {})
         return model_spec(key, self.family.models[key] | special, self.params, self.sizes)
@@ -118,9 +120,9 @@ def study(self:Experiment,
 def label(self:Experiment,
     key:str, # name of a model
 )->str: # as it stands in figures
-    "How a model is called in figures; a Hebbian layer that did not converge says so."
+    "How a model is called in figures; `*` marks a Hebbian layer that did not converge."
     report = self.train(key)['pretrain'] or {}
-    return self.models[key].label + (', not converged' if report.get('converged') is False else '')
+    return self.models[key].label + ('*' if report.get('converged') is False else '')
 
 # %% ../nbs/19a_session.ipynb #fa32beab
 @patch
@@ -166,8 +168,9 @@ def save_figure(self:Experiment,
     fig,            # a matplotlib figure
     name:str,       # file stem, e.g. 'figure1_perturbations'
 )->list[Path]: # the files
-    "Save a figure as pdf, svg and png, or in the notebook's `formats`."
-    from locallearning.plots import save_figure
+    "Save a figure as pdf, svg and png, or in the notebook's `formats`; a `*` in it is explained below."
+    if any(t.get_text().endswith('*') for t in fig.findobj(Text)):
+        fig.supxlabel('; '.join(filter(None, [fig.get_supxlabel(), '* Hebbian layer not converged'])), fontsize=7)
     return save_figure(fig, self.run.path('figures', name), tuple(self.params.get('formats') or ('pdf', 'svg', 'png')))
 
 # %% ../nbs/19a_session.ipynb #d5340c8b

@@ -8,6 +8,7 @@ __all__ = ['SINGLE', 'DOUBLE', 'DARK2', 'PETROFF', 'INPUT_COLORS', 'DASHES', 'MA
 
 # %% ../nbs/00c_style.ipynb #6cc832a5
 import functools,io,itertools,re
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 from matplotlib import style
@@ -97,12 +98,22 @@ def render(
     fig.savefig(out, format=format, metadata=UNDATED[format], dpi=dpi)
     return re.sub(rb'%%CreationDate.*\n', b'', out.getvalue()) if format == 'eps' else out.getvalue()
 
-# %% ../nbs/00c_style.ipynb #86dba6fd
+# %% ../nbs/00c_style.ipynb #1b13ba60
+@contextmanager
+def _laid_out(fig):
+    engine = fig.get_layout_engine()
+    styled(fig.draw_without_rendering)()
+    fig.set_layout_engine('none')
+    try: yield
+    finally: fig.set_layout_engine(engine)
+
+# %% ../nbs/00c_style.ipynb #70ef40ea
 def save_figure(
     fig:Figure,                      # any matplotlib figure
     stem:str|Path,                   # path without suffix; missing folders are made
     formats=('pdf', 'svg', 'png'),   # also 'eps'
 )->list: # the paths written
     "Save a figure once per format, atomically; raises `InputError` for an unknown format before anything is written."
-    files = {format: render(fig, format) for format in formats}
+    for format in formats: check(format in UNDATED, f'cannot save a figure as {format!r}; {nearest(format, UNDATED)}')
+    with _laid_out(fig): files = {format: render(fig, format) for format in formats}
     return [write_atomic(f'{stem}.{format}', content) for format, content in files.items()]

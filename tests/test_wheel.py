@@ -55,4 +55,4 @@ def test_wheel_reproduces_outside_the_checkout(wheel, tmp_path):
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert time.time() - start < 60
     assert list(out.rglob('claims.csv'))
-    assert {'.pdf', '.svg', '.png'} <= {f.suffix for f in out.rglob('figures/*') if f.stat().st_size}
+    assert len([f for f in out.rglob('figures/*.png') if f.stat().st_size]) >= 10, 'a figure is missing or empty'
