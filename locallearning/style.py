@@ -102,7 +102,7 @@ def render(
 @contextmanager
 def _laid_out(fig):
     engine = fig.get_layout_engine()
-    styled(fig.draw_without_rendering)()
+    if engine: styled(engine.execute)(fig)
     fig.set_layout_engine('none')
     try: yield
     finally: fig.set_layout_engine(engine)
