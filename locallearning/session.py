@@ -170,14 +170,20 @@ class Saved:
     def __repr__(self): return ', '.join(p.name for p in self.paths)
 
 # %% ../nbs/19a_session.ipynb #78c92c75
+def _explain(fig, text):
+    "Add a line below the figure: in the title of the legend that is there already, else under the panels."
+    add = lambda old, by: old if text in old else by.join(filter(None, [old, text]))
+    if fig.legends: fig.legends[0].set_title(add(fig.legends[0].get_title().get_text(), '\n'), dict(size=7))
+    else: fig.supxlabel(add(fig.get_supxlabel(), '; '), fontsize=7)
+
+# %% ../nbs/19a_session.ipynb #b52df1a7
 @patch
 def save_figure(self:Experiment,
     fig,            # a matplotlib figure
     name:str,       # file stem, e.g. 'figure1_perturbations'
 )->Saved: # its files
     "Save a figure as pdf, svg and png, or in the notebook's `formats`; a `*` in it is explained below."
-    if any(t.get_text().endswith('*') for t in fig.findobj(Text)):
-        fig.supxlabel('; '.join(filter(None, [fig.get_supxlabel(), '* Hebbian layer not converged'])), fontsize=7)
+    if any(t.get_text().endswith('*') for t in fig.findobj(Text)): _explain(fig, '* Hebbian layer not converged')
     return Saved(fig, save_figure(fig, self.run.path('figures', name), tuple(self.params.get('formats') or ('pdf', 'svg', 'png'))))
 
 # %% ../nbs/19a_session.ipynb #d5340c8b
