@@ -98,6 +98,16 @@ def test_profiles_resolve(family):
     for profile in family.profiles: assert resolve(family, [], profile).params.keys() == parameters(family).keys()
 
 
+NOT_A_SIZE = {'seed', 'models', 'profile', 'device', 'threads', 'data_root', 'out', 'folder', 'p', 'extents', 'resamples'}
+
+
+@every_family
+def test_no_profile_falls_back_to_a_size_of_the_smoke_run(family):
+    for name, values in family.profiles.items():
+        left = set(parameters(family)) - NOT_A_SIZE - set(values)
+        assert name == 'smoke' or not left, f'profile {name} takes {sorted(left)} from the parameters cells, which are made for tests'
+
+
 @every_family
 def test_models_are_recipes_that_exist(family):
     known = {k: p.default for k, p in parameters(family).items()} | dict(in_features=784, classes=10)

@@ -41,12 +41,6 @@ def test_wheel_carries_modules_data_and_experiments(wheel):
     assert any(n.endswith('licenses/LICENSE') for n in names) and any(n.endswith('licenses/NOTICE') for n in names)
 
 
-def seconds(command, env, cwd):
-    start = time.time()
-    subprocess.run(command, cwd=cwd, env=env, check=True)
-    return time.time() - start
-
-
 @pytest.mark.slow
 def test_wheel_reproduces_outside_the_checkout(wheel, tmp_path):
     site, out = tmp_path/'site', tmp_path/'out'
@@ -55,11 +49,10 @@ def test_wheel_reproduces_outside_the_checkout(wheel, tmp_path):
     where = subprocess.run([sys.executable, '-c', 'import locallearning; print(locallearning.__file__)'], cwd=tmp_path, env=env,
                            check=True, capture_output=True, text=True).stdout
     assert Path(where.strip()).parent.parent == site, 'the editable installation must not win over the wheel'
-    pace = min(seconds([sys.executable, '-c', 'import locallearning.session'], env, tmp_path) for _ in range(2))
     start = time.time()
     done = subprocess.run([sys.executable, '-m', 'locallearning.cli', 'reproduce', 'hebbian', '--profile', 'smoke', '--out', out],
                           cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    assert time.time() - start < 60*max(1, pace/3), f'60 s are allowed where importing takes 3 s; here it took {pace:.1f} s'
+    assert time.time() - start < 60
     assert list(out.rglob('claims.csv'))
     assert len([f for f in out.rglob('figures/*.png') if f.stat().st_size]) >= 10, 'a figure is missing or empty'
