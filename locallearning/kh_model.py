@@ -139,6 +139,7 @@ def prototypes(
 class KHModel(Piece, nn.Module):
     "Krotov–Hopfield layer, rectified power, linear readout; only the readout has gradients."
     roles = dict(hidden='hidden', features='features')
+    train_lr = 1e-2
     def __init__(self,
         in_features:int,        # D, values per image
         width:int=2000,         # hidden units
@@ -163,6 +164,8 @@ class KHModel(Piece, nn.Module):
         self.readout = nn.Linear(width, classes)
     def forward(self, x): return self.readout(self.features(self.hidden(x)))
     def effective_weight(self): return self.hidden.effective_weight()
+    @property
+    def needs_space(self): return f'lp_unit(p={self.p:g})'
 
 # %% ../nbs/05a_kh_model.ipynb #4b8a4984
 @patch
@@ -173,8 +176,7 @@ def pretrain(
     generator:torch.Generator|None=None, # its initial seed is the seed of the layer
 )->dict: # plain numbers: the layer's convergence, the cut, how many units were cut
     "Train the layer or fill it with prototypes, then prune it; raises `InputError` for data in another space."
-    space = f'lp_unit(p={self.p:g})'
-    check(data.space == space, f'data are in space {data.space!r}, the layer needs {space!r}; use data.in_space("lp_unit", p={self.p:g})')
+    check(data.space == self.needs_space, f'data are in space {data.space!r}, the layer needs {self.needs_space!r}; use data.in_space("lp_unit", p={self.p:g})')
     generator = generator or torch.Generator()
     if self.layer == 'trained': weight, report = self._train(data, run, generator.initial_seed())
     else:

@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['Out', 'layer_path', 'read', 'evaluating', 'Normalize', 'LpUnit', 'Prepended', 'prepend', 'Power', 'Tanh', 'SHLP',
-           'flat_input', 'feature_jacobian_norm', 'has_closed_form', 'MLP']
+           'flat_input', 'feature_jacobian_norm', 'has_closed_form', 'MLP', 'parametrize']
 
 # %% ../nbs/03_models.ipynb #4a266d21
 import math
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Iterable
 import torch
 from torch import nn,Tensor
 import torch.nn.functional as F
+from torch.nn.utils.parametrize import register_parametrization
 from fastcore.basics import patch
 from .core import InputError,Piece,check,nearest
 
@@ -220,3 +223,29 @@ class MLP(Piece, nn.Module):
         last = f'body.{len(widths) - 1}'
         self.roles = dict(hidden=f'{last}.0', features=f'{last}.1')
     def forward(self, x): return self.readout(self.body(flat_input(x, self.in_features)))
+
+# %% ../nbs/03_models.ipynb #d7570fae
+def parametrize(
+    model:nn.Module,    # changed in place
+    piece:nn.Module,    # weight → weight of the same shape
+    layers:Iterable[str]|None=None, # paths of layers; None: every linear and convolutional one
+    recipe:str='',      # what made a piece whose `repr` is no recipe; checkpoints record it
+)->nn.Module: # the model itself
+    "Let copies of a piece make the weights of layers; raises `InputError` for layers that have none and pieces that do not fit."
+    paths = _weighty(model) if layers is None else [layer_path(model, p) for p in layers]
+    check(paths, f'{type(model).__name__} has no linear or convolutional layer; name the layers that have a weight')
+    check(isinstance(piece, nn.Module), f'{piece!r} is no nn.Module; a parametrization is one whose forward takes a weight')
+    for path in paths: _register(model.get_submodule(path), path, deepcopy(piece), recipe)
+    return model
+
+# %% ../nbs/03_models.ipynb #5d12fa51
+def _weighty(model): return [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+
+# %% ../nbs/03_models.ipynb #1ae780ac
+def _register(layer, path, piece, recipe):
+    weight = getattr(layer, 'weight', None)
+    check(isinstance(weight, Tensor), f'layer {path!r} is a {type(layer).__name__} and has no weight; choose a linear or convolutional one')
+    if recipe: piece.recipe = recipe
+    try: register_parametrization(layer, 'weight', piece)
+    except (RuntimeError, ValueError, TypeError) as e:
+        raise InputError(f'{type(piece).__name__} does not fit the weight of {path!r}, shape {tuple(weight.shape)}: {str(e).splitlines()[0]}') from e
