@@ -21,6 +21,11 @@ def curve(half=.1, flags=(), space='pixel'):
     return Result(eps=eps, relative=relative, accuracy=.9*relative, space=space, flags=flags)
 
 
+def worst(flags=(), space='pixel'):
+    "As a `WorstCase`: one tuple of flags for each radius."
+    return Result(eps=np.array([.01, .1, .5]), relative=np.array([.9, .4, 0]), accuracy=np.array([.8, .3, 0]), space=space, flags=((), flags, flags))
+
+
 def critical(scale=.1, never=2, n=50):
     norm = scale * np.linspace(.5, 2, n)
     norm[:never] = np.nan
@@ -49,6 +54,8 @@ CALLS = {  # name → (function, positional arguments, keywords, panels, width)
     'curves': (P.plot_curves, [{m: curve(.1 + i) for i, m in enumerate(MODELS)}, COLORS], dict(relative=True, log=True), 1, SINGLE),
     'critical': (P.plot_critical, [{m: critical() for m in MODELS}, COLORS], {}, 1, SINGLE),
     'perturbations': (P.plot_perturbations, [{a: {m: (curve(), critical()) for m in MODELS} for a in ('RP', 'FGSM', 'PGD')}, COLORS], {}, 6, DOUBLE),
+    'worst': (P.plot_perturbations, [{a: {m: (curve(), critical()) for m in MODELS} for a in ('RP', 'PGD')}, COLORS],
+              dict(marks={'PGD': {m: worst() for m in MODELS}}), 4, DOUBLE),
     'accuracy_robustness': (P.plot_accuracy_robustness, [{a: {m: (.5 + i/50, critical()) for i, m in enumerate(MODELS)} for a in ('RP', 'PGD')}], {}, 2, DOUBLE),
     'spectrum': (P.plot_spectrum, [spectrum(), fit()], {}, 1, SINGLE),
     'spectra': (P.plot_spectra, [{r: {c: {m: spectrum(m) for m in SIZES} for c in ('CIFAR', 'noise')} for r in ('data', 'KH')},
@@ -232,7 +239,16 @@ def test_units_that_never_vary_are_drawn_as_nothing():
     render(fig, 'png')
 
 
+def test_a_masked_worst_case_is_hollow_and_named():
+    colours = lambda fig: {l.get_markerfacecolor() for l in fig.axes[0].lines if l.get_marker() == 'D' and len(l.get_xdata()) == 1}
+    texts = lambda fig: [t.get_text() for t in fig.axes[0].get_legend().get_texts()]
+    plain, masked = (P.plot_curves({'a': curve()}, {'a': '#123456'}, marks={'a': worst(f)}) for f in ((), ('masked', 'survivors')))
+    assert colours(plain) == {'#123456'} and texts(plain) == ['a', 'worst case']
+    assert colours(masked) == {'#123456', 'white'} and texts(masked) == ['a', 'worst case', 'worst case, masked']
+
+
 def test_bad_input_is_named():
+    with pytest.raises(InputError, match='draw one figure per space'): P.plot_curves({'a': curve()}, marks={'a': worst(space='lp_unit(p=3)')})
     with pytest.raises(InputError, match='lp_unit.*pixel.*draw one figure per space'): P.plot_curves({'a': curve(), 'b': curve(space='lp_unit(p=3)')})
     with pytest.raises(InputError, match='each row needs 784 weights'): P.plot_tiles(weights, (1, 28, 28))
     with pytest.raises(InputError, match='the largest first; got shape'): P.plot_spectrum(np.zeros((2, 2)))
