@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'norm_order', 'per_image', 'lengths', 'perturbation_norm', 'project', 'into_box', 'check_attack_input', 'ce',
-           'margin', 'log_odds', 'dlr', 'steepest', 'random_start', 'climb', 'maximise', 'objective', 'Ray',
-           'GaussianNoise', 'FGSM', 'PGD', 'Adversarial']
+           'margin', 'log_odds', 'dlr', 'steepest', 'random_start', 'climb', 'maximise', 'objective', 'attack_input',
+           'Ray', 'GaussianNoise', 'FGSM', 'PGD', 'Adversarial']
 
 # %% ../nbs/07_attacks.ipynb #8bbdd5e5
 import math
@@ -245,8 +245,14 @@ def objective(
     return fn
 
 # %% ../nbs/07_attacks.ipynb #3b9d62ed
-def _ready(model, x, y, eps, bounds):
-    "Check the input of an attack and bring it to the model's device; one image goes through the model to count its classes."
+def attack_input(
+    model:nn.Module,      # returns logits
+    x:Tensor,             # B×… images
+    y:Tensor,             # (B,) labels
+    eps:float|Tensor,     # radius, one for all or (B,)
+    bounds:tuple|None,    # the box
+)->tuple[Tensor,Tensor]: # images and labels on the model's device
+    "Check the input of an attack; one image goes through the model to count its classes."
     check_attack_input(x, y, eps, bounds)
     x, y = x.detach().to(device_of(model)), y.to(device_of(model))
     with torch.no_grad(): shape = model(x[:1]).shape
@@ -334,7 +340,7 @@ def directions(self:FGSM,
 )->Tensor: # B×…, length 1
     "Find the steepest direction at each image."
     with evaluating(model):
-        at, y = _ready(model, x, y, 0., None)
+        at, y = attack_input(model, x, y, 0., None)
         return steepest(climb(objective(model, y, self.loss), at)[2], self.norm).to(x)
 
 # %% ../nbs/07_attacks.ipynb #00d6466e
@@ -390,7 +396,7 @@ def __call__(self:PGD,
     "Attack images; with restarts, an image's best result counts."
     best, start = None, 'random' if self.random_start else None
     with evaluating(model):
-        at, y = _ready(model, x, y, eps, bounds)
+        at, y = attack_input(model, x, y, eps, bounds)
         fn = objective(model, y, self.loss)
         for _ in range(self.restarts):
             z = maximise(fn, at, eps, self.norm, self.steps, self._step(eps), bounds, start, generator, self.keep)
