@@ -143,7 +143,7 @@ def nan_quantile(
 
 # %% ../nbs/20_claims.ipynb #a6c6b7f8
 PER_IMAGE = dict(median=('norm', partial(nan_quantile, q=.5)), q1=('norm', partial(nan_quantile, q=.25)), q3=('norm', partial(nan_quantile, q=.75)),
-                 test_accuracy=('correct', partial(np.mean, axis=-2)))
+                 test_accuracy=('correct', partial(np.mean, axis=-2)), relative_accuracy=('survives', partial(np.nanmean, axis=-2)))
 
 # %% ../nbs/20_claims.ipynb #d3d8307c
 def image_interval(
