@@ -16,7 +16,7 @@ from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from torch import nn
-from .core import InputError,check,measure,nearest
+from .core import InputError,check,measure,nearest,progress
 from .style import DOUBLE,SINGLE,axes,looks,styled
 from .plots import plot_landscapes,plot_quantiles,plot_spectrum,plot_tiles
 from .data import Data
@@ -24,7 +24,7 @@ from .models import has_closed_form,layer_path
 from .probes import PowerLaw,Spectrum,decision_map,effective_dimension,jacobian_norm,landscape,landscape_quantiles,plane,power_law,spectrum
 from .state import stream
 from .studies import as_landscape,test_images
-from .subjects import Subject,kept
+from .subjects import Subject,find_layer,inner_model,kept
 
 # %% ../nbs/19e_probing.ipynb #8bc7c084
 class Probed(NamedTuple):
@@ -41,7 +41,7 @@ def measure_spectrum(
     window:list|None=None,  # ranks of the fit, 0-based [first, last); None: [10, 500), or no fit where that is impossible
 )->dict: # values, samples, width, dimension, fit
     "Spectrum of a layer over test images, with its power law."
-    spec = spectrum(subject.model, test_images(data, n), layer)
+    spec = spectrum(subject.model, test_images(data, n), find_layer(subject.model, layer))
     try: fit = power_law(spec, tuple(window or (10, 500)))._asdict()
     except InputError:
         if window: raise
@@ -60,7 +60,7 @@ def probe_spectrum(
     seed:int=0,             # not used: nothing is drawn
 )->Probed: # exponent, r2, dimension, largest
     "Compare the spectra of a layer of several models."
-    made = {s.name: kept(run, 'spectrum', measure_spectrum, subject=s, data=data, layer=layer, n=n, window=window) for s in subjects}
+    made = {s.name: kept(run, 'spectrum', measure_spectrum, subject=s, data=data, layer=layer, n=n, window=window) for s in progress(subjects, 'spectra')}
     rows = []
     for name, m in made.items():
         fit = m['fit'] or dict(exponent=math.nan, r2=math.nan)
@@ -91,7 +91,7 @@ def draw_spectra(
     for ax, (name, m) in zip(row, made.items()):
         fit = m['fit'] and PowerLaw(**{k: math.nan if v is None else v for k, v in m['fit'].items()})
         plot_spectrum(Spectrum(m['values'], m['samples'], m['width'], ''), fit, ax=ax)
-        ax.set_title(f'{name}\n{layer}: {m["width"]} units, {m["samples"]} images')
+        ax.set_title(f'{name}\n{layer}, {m["width"]} units')
         ax.tick_params(labelbottom=True, labelleft=True)
     return fig
 
@@ -103,7 +103,7 @@ def measure_jacobian(
     n:int=200,              # test images
 )->dict: # norms, one per image
     "Jacobian norms at test images."
-    return dict(norms=jacobian_norm(subject.model, test_images(data, n), layer).double().cpu())
+    return dict(norms=jacobian_norm(subject.model, test_images(data, n), find_layer(subject.model, layer)).double().cpu())
 
 # %% ../nbs/19e_probing.ipynb #a0750584
 def probe_jacobian(
@@ -116,7 +116,7 @@ def probe_jacobian(
     seed:int=0,             # not used: nothing is drawn
 )->Probed: # quartiles and mean
     "Compare the Jacobian norms of several models."
-    made = {s.name: np.asarray(kept(run, 'jacobian', measure_jacobian, subject=s, data=data, layer=layer, n=n)['norms']) for s in subjects}
+    made = {s.name: np.asarray(kept(run, 'jacobian', measure_jacobian, subject=s, data=data, layer=layer, n=n)['norms']) for s in progress(subjects, 'Jacobians')}
     numbers = {name: dict(zip(('q1', 'median', 'q3'), np.quantile(v, [.25, .5, .75]))) | dict(mean=v.mean()) for name, v in made.items()}
     rows = [measure(name, 'jacobian', q, v, setting=dict(layer=layer, n=len(made[name])), space=data.space) for name, qs in numbers.items() for q, v in qs.items()]
     return Probed(rows, dict(jacobian=draw_norms(made, layer)))
@@ -134,7 +134,8 @@ def draw_norms(
     slant = dict(rotation=30, ha='right', rotation_mode='anchor') if sum(map(len, norms)) > 28 else {}
     ax.set_xticks(range(1, len(norms) + 1), [*norms], **slant)
     ax.set_ylabel(f'‖J‖ of {layer}')
-    ax.set_ylim(0)
+    low, high = np.quantile([*norms.values()], (0, 1))
+    ax.set(yscale='log') if high > 20*low > 0 else ax.set_ylim(0)
     return fig
 
 # %% ../nbs/19e_probing.ipynb #783e209e
@@ -148,6 +149,7 @@ def measure_landscape(
     seed:int=0,             # of the directions
 )->dict: # see `studies.as_landscape`
     "Jacobian norms and decisions on a plane through a test image, and over many planes."
+    layer = find_layer(subject.model, layer)
     closed = layer == 'features' and has_closed_form(subject.model)
     images, size = test_images(data, n), size or (100 if closed else 25)
     cut = plane(images.x[0], stream(seed, 'plane'), extent=extent, size=size)
@@ -170,7 +172,7 @@ def probe_landscape(
     "Compare the landscapes of several models on one plane."
     check(extent > 0, f'extent={extent}: half the side of a plane is a number > 0')
     recipe = dict(data=data, layer=layer, n=n, extent=extent, size=size, seed=seed)
-    made = {s.name: as_landscape(kept(run, 'landscape', measure_landscape, subject=s, **recipe)) for s in subjects}
+    made = {s.name: as_landscape(kept(run, 'landscape', measure_landscape, subject=s, **recipe)) for s in progress(subjects, 'landscapes')}
     rows = [measure(name, 'landscape', f'q{100*level:02.0f}', v, setting=dict(extent=f'{e:g}', layer=layer, n=q.planes), space=data.space, seed=seed)
             for name, (_, _, q) in made.items() for e, values in zip(q.extents, q.values) for level, v in zip(q.levels, values)]
     figures = dict(landscape=plot_landscapes({k: v[:2] for k, v in made.items()}, data.classes, columns=min(5, len(made))),
@@ -195,6 +197,7 @@ def image_weights(
     layer:str='',       # 'hidden' or the path of a submodule; '': look for it
 )->tuple: # the path, and the weights: units × C × h × w
     "Find weights that are images; raises `InputError` where there are none."
+    model, _ = inner_model(model)
     named = dict(model.named_modules())
     paths = [layer_path(model, layer)] if layer else [model.roles['hidden']] if getattr(model, 'roles', {}) else [*named]
     there = {p: getattr(named[p], 'weight', None) for p in paths}
@@ -230,7 +233,7 @@ def draw_weights(
 )->Figure: # one panel a model
     "Draw the weights of the first units of each model."
     check(n >= 1, f'n={n} units; must be ≥ 1')
-    fig, row = panels(len(made), height=2.4)
+    fig, row = panels(len(made), height=2.9)
     for ax, (name, (path, w)) in zip(row, made.items()):
         plot_tiles(w.flatten(1), tuple(w.shape[1:]) if w.shape[1] == 3 else tuple(w.shape[2:]), units=[*range(min(n, len(w)))], columns=math.ceil(math.sqrt(min(n, len(w)))), ax=ax)
         ax.set_title(f'{name}\n{path}')

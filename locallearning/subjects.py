@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WRAPPERS', 'Subject', 'model_key', 'kept', 'find_checkpoint', 'checkpoint_name', 'name_apart', 'load_subject',
-           'read_weights', 'load_weights', 'build_model', 'foreign_subject', 'check_logits', 'ReadAt', 'read_at',
-           'fit_space']
+           'read_weights', 'inner_model', 'load_weights', 'build_model', 'foreign_subject', 'first_outputs',
+           'check_logits', 'find_layer', 'ReadAt', 'read_at', 'fit_space']
 
 # %% ../nbs/19b_subjects.ipynb #878cd1a8
 import hashlib,inspect,os,pickle,sys
@@ -159,13 +159,22 @@ def read_weights(
     try: return _unwrap(load_file(path), path)
     except SafetensorError as e: raise InputError(f'{path} is damaged or no safetensors file ({e}); make it again') from None
 
+# %% ../nbs/19b_subjects.ipynb #3bec3632
+def inner_model(
+    model:nn.Module, # any module, perhaps behind scalings
+)->tuple: # the module behind them, and the path to it
+    "Look behind what `prepend` put in front."
+    path = ''
+    while isinstance(model, Prepended): model, path = model.model, f'{path}model.'
+    return model, path
+
 # %% ../nbs/19b_subjects.ipynb #5d2481c6
 def load_weights(
     model:nn.Module,    # takes the weights in place
     path:str|Path,      # file, see `read_weights`
 ):
     "Put weights from a file into a model; raises `InputError` where names or shapes disagree."
-    model = model.model if isinstance(model, Prepended) else model
+    model, _ = inner_model(model)
     if _ours(path): return load_checkpoint(path, model)
     state, mine, kind = read_weights(path), model.state_dict(), type(model).__name__
     missing = [k for k in mine if k not in state and not k.endswith('num_batches_tracked')]
@@ -236,23 +245,40 @@ def foreign_subject(
 
 # %% ../nbs/19b_subjects.ipynb #3da29577
 @torch.no_grad()
+def first_outputs(
+    subject:Subject,    # the model
+    split:Split,        # images that it has to take
+): # what it returns for the first hundred of them, and how many these are
+    "Try a model; raises `InputError` where it does not take such images."
+    x = next(split[:100].batches(100))[0].to(subject.device)
+    try:
+        with evaluating(subject.model): return subject.model(x), len(x)
+    except (RuntimeError, ValueError, TypeError, IndexError) as e:
+        raise InputError(f'{subject.name} does not take images of shape {tuple(x.shape[1:])}: {str(e).splitlines()[0]}') from e
+
+# %% ../nbs/19b_subjects.ipynb #da6f4f85
 def check_logits(
     subject:Subject,    # the model
     split:Split,        # images that it has to take
     classes:int,        # how many there are
 ):
     "Raise `InputError` unless the model takes these images and returns finite logits for every class."
-    x, name = next(split[:100].batches(100))[0].to(subject.device), subject.name
-    try:
-        with evaluating(subject.model): out = subject.model(x)
-    except (RuntimeError, ValueError, TypeError, IndexError) as e:
-        raise InputError(f'{name} does not take images of shape {tuple(x.shape[1:])}: {str(e).splitlines()[0]}') from e
+    (out, n), name = first_outputs(subject, split), subject.name
     check(isinstance(out, Tensor), f'{name} returns a {type(out).__name__}; a tensor of logits is needed (--layer PATH names a layer that gives them)')
-    right = out.ndim == 2 and len(out) == len(x) and out.shape[1] >= classes
-    check(right, f'{name} returns shape {tuple(out.shape)} for {len(x)} images of {classes} classes; logits of shape ({len(x)}, {classes}) are needed')
+    right = out.ndim == 2 and len(out) == n and out.shape[1] >= classes
+    check(right, f'{name} returns shape {tuple(out.shape)} for {n} images of {classes} classes; logits of shape ({n}, {classes}) are needed')
     check(bool(out.isfinite().all()), f'{name} returns NaN or Inf; are these its weights, and images in its range?')
-    probable = bool((out >= 0).all()) and torch.allclose(out.sum(1).double(), torch.ones(len(x), dtype=torch.double, device=out.device), atol=1e-4)
+    probable = bool((out >= 0).all()) and bool(((out.double().sum(1) - 1).abs() < 1e-4).all())
     check(not probable, f'{name} returns probabilities (no entry below 0, rows sum to 1); remove its softmax, or name the layer before it with --layer PATH')
+
+# %% ../nbs/19b_subjects.ipynb #33e423a3
+def find_layer(
+    model:nn.Module,    # any module, perhaps behind scalings
+    layer:str,          # 'logits', 'hidden', 'features' or a path in the model itself
+)->str: # what `read` takes; raises `InputError` with the nearest path there is
+    "Find a layer of a model, whatever stands in front of it."
+    inner, path = inner_model(model)
+    return layer if layer in ('logits', 'hidden', 'features') else path + layer_path(inner, layer)
 
 # %% ../nbs/19b_subjects.ipynb #c318c68e
 class ReadAt(nn.Module):
@@ -266,12 +292,11 @@ class ReadAt(nn.Module):
 # %% ../nbs/19b_subjects.ipynb #15ca93c6
 def read_at(
     subject:Subject,    # the model
-    layer:str,          # 'logits', or the path of a submodule
+    layer:str,          # 'logits', 'hidden', 'features' or the path of a submodule
 )->Subject: # returns that layer's output
     "Look at a model through one of its layers; raises `InputError` with the nearest path there is."
     if layer == 'logits': return subject
-    if layer not in ('hidden', 'features'): layer_path(subject.model, layer)
-    return replace(subject, model=ReadAt(subject.model, layer).eval())
+    return replace(subject, model=ReadAt(subject.model, find_layer(subject.model, layer)).eval())
 
 # %% ../nbs/19b_subjects.ipynb #f0473b58
 def fit_space(
