@@ -315,9 +315,9 @@ def first_point(
     "Draw the point where a search begins: stripes or a chequerboard."
     b, c, h, w = room.x.shape
     device = room.x.device if generator is None else generator.device
-    u = torch.rand(b, c * (w if norm == 'inf' else 25) + 1, generator=generator, device=device).to(room.x.device)
+    u = torch.rand(b, c * (w if norm == 'inf' else 25) + 1, generator=generator, device=device).to(room.x)
     if norm == 'inf': return stripes(room.low, room.high, u[:, 1:].view(b, c, w))
-    v = chequerboard(u[:, 1:].reshape(b, c, 5, 5), (u[:, 0] < .5).long(), (h, w)).to(room.x)
+    v = chequerboard(u[:, 1:].reshape(b, c, 5, 5), (u[:, 0] < .5).long(), (h, w))
     return into_box(room.x + v * per_image(room.eps, v), (room.low, room.high))
 
 # %% ../nbs/07b_strong_attacks.ipynb #e96648d6
