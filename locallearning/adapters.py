@@ -181,7 +181,7 @@ class Lens(nn.Module):
         super().__init__()
         self.place,self.model,self.low,self.width,self.shape = nn.Parameter(like.new_empty(0), False),model,low,high - low,like.shape[1:]
         self.training = False
-    def forward(self, u): return self.model(self.out(u))
+    def forward(self, u): return self.model(self.out(u)).to(u)
     def out(self, u): return (self.low + self.width * u.to(self.place.dtype)).view(-1, *self.shape)
     def into(self, x): return ((x - self.low) / self.width).view(len(x), *([1] * (4 - x.ndim)), *self.shape).float()
 

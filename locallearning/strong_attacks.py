@@ -208,8 +208,8 @@ def window_pixels(
     shape:tuple[int,int], # of the image, pixels
 )->Tensor: # (B, pixels of the window) positions in the flattened image
     "Place one window per image, every place equally likely."
-    free = torch.tensor([n - s + 1 for n, s in zip(shape, size)], device=u.device)
-    top, left = torch.minimum((u * free).long(), free - 1).T
+    free = [n - s for n, s in zip(shape, size)]
+    top, left = ((v * (f + 1)).long().clamp(max=f) for v, f in zip(u.T, free))
     rows, columns = (torch.arange(s, device=u.device) for s in size)
     return ((top[:, None] + rows)[:, :, None] * shape[1] + (left[:, None] + columns)[:, None]).flatten(1)
 
@@ -236,23 +236,25 @@ def set_window(
 
 # %% ../nbs/07b_strong_attacks.ipynb #97c43435
 def peak(
-    height:int, # pixels
-    width:int,  # pixels
+    height:int,        # pixels
+    width:int,         # pixels
+    device:str='cpu',  # where it is needed
 )->Tensor: # height×width, highest in the middle
     "Build one half of a bump."
-    n, rows, columns = max(height, width) // 2, torch.arange(height), torch.arange(width)
+    rows, columns, j = (torch.arange(n, device=device) for n in (height, width, max(height, width) // 2 + 1))
     far = torch.maximum((rows - height // 2).abs()[:, None], (columns - width // 2).abs())
-    tail = (1 / torch.arange(1, n + 2).flip(0)**2).cumsum(0).flip(0)
-    return tail[far]
+    return (1 / (j + 1)**2).flip(0).cumsum(0).flip(0)[far]
 
 # %% ../nbs/07b_strong_attacks.ipynb #c0082c74
 def bumps(
-    height:int, # pixels
-    width:int,  # pixels
+    height:int,        # pixels
+    width:int,         # pixels
+    device:str='cpu',  # where they are needed
 )->Tensor: # 2×height×width, each of length 1: halves above each other, halves side by side
     "Build the two bumps of a window: up in one half, down in the other."
+    def half(h, w): return peak(h, w, device)
     h, w = height // 2, width // 2
-    pair = torch.cat([peak(h, width), -peak(height - h, width)], 0), torch.cat([peak(height, w), -peak(height, width - w)], 1)
+    pair = torch.cat([half(h, width), -half(height - h, width)], 0), torch.cat([half(height, w), -half(height, width - w)], 1)
     if min(height, width) == 1 < max(height, width): pair = (pair[0 if height > 1 else 1],) * 2
     return F.normalize(torch.stack(pair).flatten(1)).view(2, height, width)
 
@@ -284,7 +286,7 @@ def chequerboard(
 )->Tensor: # B×C×H×W of length 1
     "Tile images with bumps of random sign."
     many, size = zip(*((min(5, s), max(1, s // 5)) for s in shape))
-    sign, bump = torch.where(u[:, :, :many[0], :many[1]] < .5, -1., 1.), bumps(*size).to(u)[turn]
+    sign, bump = torch.where(u[:, :, :many[0], :many[1]] < .5, -1., 1.), bumps(*size, u.device).to(u)[turn]
     tiles = (sign[:, :, :, None, :, None] * bump[:, None, None, :, None]).flatten(4).flatten(2, 3)
     free = [s - t for s, t in zip(shape, tiles.shape[2:])]
     v = F.pad(tiles, (free[1] // 2, free[1] - free[1] // 2, free[0] // 2, free[0] - free[0] // 2))
@@ -333,7 +335,7 @@ def propose(
     size = window_size(share, *shape, odd=norm == 2)
     to, flat = window_pixels(u[:, :2], size, shape), lambda o: o.flatten(2)
     if norm == 'inf': return set_window(flat(z), flat(room.low), flat(room.high), to, u[:, 5:]).view_as(z)
-    bump = bumps(*size).to(z).flatten(1)[(u[:, 4] < .5).long()]
+    bump = bumps(*size, z.device).to(z).flatten(1)[(u[:, 4] < .5).long()]
     v = move_budget(flat(z - room.x), room.eps, to, window_pixels(u[:, 2:4], size, shape), bump, u[:, 5:])
     return into_box(room.x + project(v.view_as(z), room.eps, 2), (room.low, room.high))
 

@@ -291,7 +291,7 @@ def test_radius_zero_and_broken_images_stay_where_they_are(attack):
 @each
 @pytest.mark.parametrize('shape', [(3, 4, 4), (48,), (1, 48, 1), (1, 6, 8), (48, 1, 1)], ids=str)
 def test_all_shapes_boxes_and_kinds_of_numbers(attack, shape):
-    for dtype in (torch.float32, torch.float64):
+    for dtype in (torch.float32, torch.float64) if shape == (3, 4, 4) else (torch.float32,):
         model = net().to(dtype)
         x, y = right_images(model, dtype=dtype, shape=shape)
         ones = [1]*len(shape)
@@ -424,7 +424,7 @@ def test_apgd_is_as_strong_as_the_peers(trained, norm, loss):
     theirs = ta.APGDT(model, named, eps, n_classes=4, **kw) if loss == 'dlr_targeted' else ta.APGD(model, named, eps, loss=loss, **kw)
     mine = left(model, APGD(norm, loss=loss, targets=3, **kw)(model, x, y, eps, generator=stream(0, 'o')), y)
     with torch.random.fork_rng(): other = left(model, theirs(x, y), y)
-    assert mine == pytest.approx(other, abs=.51) and 5 < mine < 75
+    assert mine == pytest.approx(other, abs=.5 + 100/len(x)) and 5 < mine < 75  # half a point, and one image for rounding
 
 
 @pytest.mark.parametrize('norm', ['inf', 2])
@@ -435,7 +435,7 @@ def test_square_is_as_strong_as_the_peers(trained, norm, monkeypatch):
     x, y, eps, queries = x[:200], y[:200], radii[norm], 100
     def mine(): return left(model, Square(norm, queries)(model, x, y, eps, generator=stream(0, 'o')), y)
     ours = mine()
-    with torch.random.fork_rng(): theirs = sum(left(model, ta.Square(model, f'L{norm}', eps, queries, seed=s)(x, y), y) for s in range(3))/3
+    with torch.random.fork_rng(): theirs = sum(left(model, ta.Square(model, f'L{norm}', eps, queries, seed=s)(x, y), y) for s in range(2))/2
     share, place = strong.window_share, strong.window_pixels
     monkeypatch.setattr(strong, 'window_share', lambda i, n, p: share(i, n, p)/(2 if i/n > .05 else 1))
     def short(u, size, shape):
