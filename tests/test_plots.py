@@ -240,7 +240,7 @@ def test_units_that_never_vary_are_drawn_as_nothing():
 
 
 def test_a_masked_worst_case_is_hollow_and_named():
-    colours = lambda fig: {l.get_markerfacecolor() for l in fig.axes[0].lines if l.get_marker() == 'D' and len(l.get_xdata()) == 1}
+    colours = lambda fig: {l.get_markerfacecolor() for l in fig.axes[0].lines if l.get_marker() == '*' and len(l.get_xdata()) == 1}
     texts = lambda fig: [t.get_text() for t in fig.axes[0].get_legend().get_texts()]
     plain, masked = (P.plot_curves({'a': curve()}, {'a': '#123456'}, marks={'a': worst(f)}) for f in ((), ('masked', 'survivors')))
     assert colours(plain) == {'#123456'} and texts(plain) == ['a', 'worst case']

@@ -11,7 +11,7 @@ from locallearning.data import Split
 from locallearning.masking import predict
 from locallearning.models import SHLP
 from locallearning.state import save_checkpoint, seeded, stream
-from locallearning.worst import Transfer, WorstCase, standard_attacks, strike, weights_key, worst_case
+from locallearning.worst import _flags, Transfer, WorstCase, standard_attacks, strike, weights_key, worst_case
 import pandas as pd
 
 INF = (-math.inf, math.inf)
@@ -259,6 +259,13 @@ def test_a_white_box_that_wins_at_a_larger_radius_clears_the_smaller_win_of_a_bl
     black = Counted(PGD(steps=8)); black.black_box = True
     found = worst_case(model, test, [Late(), black], [.08, .3], checks=False)
     assert found.flags == (('masked', 'black box wins'), ()) and (found.table.broken[1] > 0)
+
+
+@pytest.mark.parametrize('n, expected', [(2, ()), (3, ('masked', 'black box wins'))])
+def test_a_black_box_wins_from_two_tenths_of_a_point_on(n, expected):
+    broken_by, black = np.full(1000, -1, np.int16), np.array([False, True])
+    broken_by[:400], broken_by[400:400 + n], broken_by[900:] = 0, 1, -2
+    assert _flags(broken_by, black, {}) == expected
 
 
 def test_survivors_of_the_whole_box_are_a_sign():
