@@ -247,5 +247,5 @@ def _register(layer, path, piece, recipe):
     check(isinstance(weight, Tensor), f'layer {path!r} is a {type(layer).__name__} and has no weight; choose a linear or convolutional one')
     if recipe: piece.recipe = recipe
     try: register_parametrization(layer, 'weight', piece)
-    except (RuntimeError, ValueError, TypeError) as e:
+    except (RuntimeError, ValueError, TypeError, AttributeError) as e:
         raise InputError(f'{type(piece).__name__} does not fit the weight of {path!r}, shape {tuple(weight.shape)}: {str(e).splitlines()[0]}') from e

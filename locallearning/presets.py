@@ -9,13 +9,14 @@ __all__ = ['FLAGS', 'CALLS', 'Plan', 'read_plan', 'check_types', 'plan_folder', 
 
 # %% ../nbs/19c_presets.ipynb #446b6252
 import hashlib,inspect,json,math
+from contextlib import contextmanager
 from dataclasses import asdict,dataclass,field,fields,replace
 from pathlib import Path
 import pandas as pd
 import torch
 from matplotlib.lines import Line2D
 from torch import nn
-from .core import InputError,build_recipe,check,complete_recipe,measure,nearest,write_atomic
+from .core import InputError,build_recipe,check,complete_recipe,import_user,measure,nearest,write_atomic
 from .runs import Run,locked,request_key
 from .state import load_checkpoint,load_model,pick_device
 from .style import save_figure,styled
@@ -123,9 +124,15 @@ def check_piece(
     check(callable(call), f'{says} is a {type(piece).__name__}; something that is called as ({CALLS[place]}) is needed')
     names = list(inspect.signature(call).parameters)
     check(names[3:4] != ['eps'], f'{says} is an attack; to train on attacked images write --transform "Adversarial({text}, eps=.1)"')
-    try: inspect.signature(call).bind(*CALLS[place].split(', '))
-    except TypeError: raise InputError(f'{says} is called as ({", ".join(names)}), not as ({CALLS[place]}){_meant(names)}') from None
+    check(_takes(call, CALLS[place]), f'{says} is called as ({", ".join(names)}), not as ({CALLS[place]}){_meant(names)}')
     return piece
+
+# %% ../nbs/19c_presets.ipynb #a882c9a2
+def _takes(call, words):
+    names = list(inspect.signature(call).parameters)
+    if names != words.split(', ') and _meant(names): return False
+    try: return bool(inspect.signature(call).bind(*words.split(', ')))
+    except TypeError: return False
 
 # %% ../nbs/19c_presets.ipynb #f3e6072c
 def _meant(names):
@@ -150,7 +157,7 @@ def resolve_training(
 )->Plan: # complete and checked
     "Turn a request into a plan; raises `InputError` for everything that would fail later."
     given = _given(flags)
-    modules, root = given.get('modules', []), given.get('data_root', '')
+    modules, root = [o for o in given.get('modules', []) if import_user(o)], given.get('data_root', '')
     family, key, params = find_preset(preset) if preset else (None, '', {})
     text, explicit = _data_text(given.get('data', params.get('data', 'mnist5k')))
     data = load(text, root or None)
@@ -213,16 +220,21 @@ def check_plan(
     data:Data,      # in its space
 ):
     "Raise `InputError` for what would fail in the middle of a training, or silently do nothing."
+    pick_device(plan.device)
     for k, least in dict(epochs=1, batch_size=1, seed=0).items(): check(getattr(plan, k) >= least, f'{FLAGS[k]} {getattr(plan, k)}: a whole number ≥ {least} is needed')
     for k in ('lr', 'clip'): check(isinstance(v := getattr(plan, k), (str, type(None))) or 0 < v < math.inf, f'{FLAGS[k]} {v}: a number > 0 is needed')
     for s in plan.snapshots: check(0 <= s <= plan.epochs, f'--snapshots: {s:g} is not in 0…{plan.epochs}, the epochs of this training')
     for place in ('penalties', 'constraints', 'transforms'): [check_piece(place, p, plan.modules) for p in getattr(plan, place)]
-    made = check_piece('optimizer', plan.optimizer, plan.modules)([nn.Parameter(torch.zeros(1))])
-    check(isinstance(made, torch.optim.Optimizer), f'--optimizer {plan.optimizer} makes a {type(made).__name__}; a torch optimizer is needed, such as Adam()')
+    check(_optimizes(check_piece('optimizer', plan.optimizer, plan.modules)), f'--optimizer {plan.optimizer} makes no optimizer of parameters; one such as Adam() is needed')
     if isinstance(plan.lr, str): check_piece('schedule', plan.lr, plan.modules, epochs=plan.epochs)
     check_fits(net, hold_out(data, plan.valid).train, check_piece('loss', plan.loss, plan.modules))
-    space = load_checkpoint(plan.init, net)['about']['space'] if plan.init else data.space
-    check(space == data.space, f'--init {plan.init} was trained in space {space!r}, the data are in {data.space!r}; leave the space out of --data')
+    space = load_checkpoint(plan.init, net)['about']['space'] if plan.init else getattr(net, 'needs_space', data.space)
+    check(space == data.space, f'{"--init " + plan.init if plan.init else plan.model} is for images in space {space!r}, --data are in {data.space!r}; leave the space out of --data')
+
+# %% ../nbs/19c_presets.ipynb #7365d119
+def _optimizes(piece):
+    try: return isinstance(piece([nn.Parameter(torch.zeros(1))]), torch.optim.Optimizer)
+    except (TypeError, ValueError, AttributeError, RuntimeError): return False
 
 # %% ../nbs/19c_presets.ipynb #293e5d8e
 def stored_plan(
@@ -290,8 +302,7 @@ def run_training(
 )->dict: # folder, history (table), scores of the best and of the last epoch, what `pretrain` reported
     "Train, or go on; write checkpoints, history, figure, measurements and manifest."
     folder, device = Path(out).absolute(), pick_device(plan.device)
-    write_atomic(folder/'config.json', plan.to_json())
-    with locked(folder/'.lock'):
+    with _claimed(folder, plan):
         data = hold_out(load(plan.data, plan.data_root or None, device), plan.valid)
         store = runs_folder()/'artefacts' if folder.is_relative_to(runs_folder()) else folder/'artefacts'
         run = Run(folder, store, plan.preset.partition('/')[0], plan.seed, data.space, asdict(plan))
@@ -299,6 +310,17 @@ def run_training(
         made = train_model(**request, run=run, folder=folder/'models')
         run.used['training'] = request_key(train_model, request)[1]
         return _write(run, plan, data, made, device)
+
+# %% ../nbs/19c_presets.ipynb #502dfe88
+@contextmanager
+def _claimed(folder, plan):
+    config, fresh = folder/'config.json', not (folder/'config.json').exists()
+    write_atomic(config, plan.to_json())
+    with locked(folder/'.lock'):
+        try: yield
+        except InputError:
+            if fresh: config.unlink()
+            raise
 
 # %% ../nbs/19c_presets.ipynb #2159ab2d
 def _request(plan, data, device):
