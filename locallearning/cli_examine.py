@@ -110,6 +110,7 @@ def find_subjects(
         check(not scaling or {*map(len, scaling)} == {channels}, f'--normalize {" ".join(normalize or ())}: the images have {channels} channels; give as many means and deviations')
         sizes = dict(in_features=math.prod(data.shape), classes=len(data.classes), num_classes=len(data.classes))
         other = foreign_subject(model, weights, normalize=scaling, modules=modules, device=device, seed=seed, **sizes)
+        if not weights: typer.echo(f'no --weights: {other.name} is examined as it is made', err=True)
         if other.name in {s.name for s in found}: other.name = model
         found.append(other)
     return [fit_space(s, data.space) for s in found]

@@ -100,7 +100,8 @@ def name_apart(
 
 # %% ../nbs/19b_subjects.ipynb #55d9a54d
 def _ours(path):
-    "Whether a file is a checkpoint of ours."
+    "Whether a path is that of a checkpoint of ours."
+    if not Path(path).is_file(): return False
     with open(path, 'rb') as f: head = f.read(9)
     if head[8:9] != b'{': return False
     try:
@@ -130,8 +131,8 @@ def _read_torch(path):
     except pickle.UnpicklingError:
         raise InputError(f'{path} holds more than tensors, or is no file of torch; opening it could run code, so it is not read. '
                          'Where it was made: torch.save(model.state_dict(), FILE)') from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as e:
-        raise InputError(f'{path} is damaged or no state dict ({str(e).splitlines()[0]}); save one with torch.save(model.state_dict(), FILE)') from None
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError):
+        raise InputError(f'{path} is damaged or no file of torch; save one with torch.save(model.state_dict(), FILE)') from None
 
 # %% ../nbs/19b_subjects.ipynb #955bdc27
 WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net', 'weights')
@@ -199,6 +200,7 @@ def _call(make, recipe, modules, sizes):
     "Call a factory with the arguments of a recipe, and with the sizes that it asks for by name."
     nest = lambda o: build_recipe(o, modules, **sizes) if isinstance(o, Recipe) else o
     params = inspect.signature(make).parameters
+    for k in recipe.kwargs: check(k in params or any(p.kind is p.VAR_KEYWORD for p in params.values()), f'{recipe.name} has no field {k!r}; {nearest(k, params)}')
     args, kwargs = [*map(nest, recipe.args)], {k: nest(v) for k, v in recipe.kwargs.items()}
     kwargs |= {k: v for k, v in sizes.items() if k in [*params][len(args):] and k not in kwargs}
     try: inspect.signature(make).bind(*args, **kwargs)
@@ -220,7 +222,7 @@ def build_model(
             recipe = parse_recipe(call)
             make = _member(module, recipe.name)
             model = make if isinstance(make, nn.Module) else _call(make, recipe, modules, sizes) if callable(make) else make
-    check(isinstance(model, nn.Module), f'{text} is a {type(model).__name__}; an nn.Module that returns logits is needed')
+    check(isinstance(model, nn.Module), f'{text} is no module but of type {type(model).__name__}; an nn.Module that returns logits is needed')
     return model.eval()
 
 # %% ../nbs/19b_subjects.ipynb #a671832e
@@ -305,5 +307,5 @@ def fit_space(
 )->Subject: # takes images in `space`
     "Bring a model into the space of the images; raises `InputError` where that is not possible."
     if subject.space in (None, space): return subject
-    check(space == 'pixel', f'{subject.name} was trained on images in space {subject.space!r}, these are in {space!r}; use --space pixel, or --space "{subject.space}" for it alone')
+    check(space == 'pixel', f'{subject.name} was trained on images in space {subject.space!r}, these are in {space!r}; use --space pixel' + f', or --space "{subject.space}" for it alone'*(subject.space != 'pixel'))
     return replace(subject, model=prepend(build_recipe(subject.space.replace('lp_unit', 'LpUnit')), subject.model).eval(), space='pixel')
