@@ -11,7 +11,7 @@ import locallearning as ll
 from locallearning.core import InputError, build_recipe
 from locallearning.models import SHLP, read
 from locallearning.state import load_checkpoint, load_model, load_tree, seeded
-from locallearning.training import SGD, Adam, History, HoldDecay, Means, Steps, accuracy, epochs, fit, term_names, train_model, train_step
+from locallearning.training import SGD, Adam, CrossEntropy, MultiMargin, build_model, History, HoldDecay, Means, Steps, accuracy, epochs, fit, term_names, train_model, train_step
 
 torch.set_num_threads(1)
 
@@ -468,3 +468,52 @@ def test_a_model_with_pretraining_is_pretrained_first(small, tmp_path):
     out = train_model('KHModel(784, width=12, kh_epochs=1, kh_batch_size=50)', data, epochs=1, folder=tmp_path)
     assert out['pretrain'] and load_model(out['checkpoint']).space == 'lp_unit(p=3)'
     with pytest.raises(InputError, match="in space 'pixel', the layer needs"): train_model('KHModel(784, width=12)', small, epochs=1)
+
+
+# --- a chain of transforms, losses with names, models that are checked first
+
+def test_transforms_are_chained_and_drawn_when_they_are_needed():
+    seen = []
+    def twice(model, x, y, bounds):
+        for factor in (1., .5): seen.append(('twice', factor, weights(model).sum().item())); yield factor * x, y
+    def brighter(model, x, y, bounds): seen.append(('brighter', x.max().item(), None)); yield (x + .1).clamp(*bounds), y
+    fit(make('plain'), (torch.ones(4, 1, 4, 4), torch.tensor([0, 1, 2, 0])), epochs=1, batch_size=4, transform=[twice, brighter])
+    assert [s[:2] for s in seen] == [('twice', 1.), ('brighter', 1.), ('twice', .5), ('brighter', .5)] and seen[0][2] != seen[2][2], 'the second pair sees the weights after the first step'
+
+
+def test_a_chain_of_one_is_that_one_and_each_draws_its_own_numbers():
+    a, b, c = make(), make(), make()
+    fit(a, DATA, epochs=2, transform=jitter_factory()), fit(b, DATA, epochs=2, transform=[jitter_factory()])
+    assert same(a, b)
+    one, two = jitter_factory(), jitter_factory()
+    fit(c, DATA, epochs=1, transform=[one, two])
+    assert one.generator.initial_seed() != two.generator.initial_seed()
+
+
+def test_named_losses_are_those_of_torch():
+    z, y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 4
+    assert CrossEntropy()(z, y).equal(F.cross_entropy(z, y)) and CrossEntropy(.1)(z, y).equal(F.cross_entropy(z, y, label_smoothing=.1))
+    right = z.gather(1, y[:, None])
+    by_hand = ((.5 - right + z).clamp_min(0).sum(1) - .5).mean() / 4
+    torch.testing.assert_close(MultiMargin(.5)(z, y), by_hand)
+    assert repr(build_recipe('MultiMargin(.5)')) == 'MultiMargin(margin=0.5)' and repr(CrossEntropy()) == 'CrossEntropy()'
+    a, b = make(), make()
+    fit(a, DATA, epochs=1), fit(b, DATA, epochs=1, loss=CrossEntropy())
+    assert same(a, b)
+
+
+@pytest.mark.parametrize('loss', [CrossEntropy(.1), MultiMargin()])
+def test_a_label_without_a_logit_is_named_for_every_loss_over_classes(loss):
+    with pytest.raises(InputError, match='labels: 3 occurs; Foreign has 3 logits'): fit(make(), (DATA[0], DATA[1].where(torch.arange(60) != 7, 3)), loss=loss)
+
+
+def test_a_recipe_that_makes_no_model_is_named():
+    with pytest.raises(InputError, match=r'PGD\(\) is a PGD, no model; a recipe of a torch.nn.Module is needed'): build_model('PGD()')
+
+
+def test_train_model_starts_from_a_checkpoint_in_place_of_pretraining(small, tmp_path):
+    kh = small.in_space('lp_unit', p=3)
+    first = train_model('KHModel(784, width=20, kh_epochs=2)', kh, epochs=1, folder=tmp_path/'a')
+    again = train_model('KHModel(784, width=20, kh_epochs=2)', kh, epochs=1, seed=5, init=str(first['checkpoint']), folder=tmp_path/'b')
+    assert first['pretrain'] and again['pretrain'] is None
+    assert load_model(again['checkpoint']).hidden.weight.equal(load_model(first['checkpoint']).hidden.weight)
