@@ -199,7 +199,7 @@ def image_weights(
     "Find weights that are images; raises `InputError` where there are none."
     model, _ = inner_model(model)
     named = dict(model.named_modules())
-    paths = [layer_path(model, layer)] if layer else [model.roles['hidden']] if getattr(model, 'roles', {}) else [*named]
+    paths = [layer_path(model, layer)] if layer else [*filter(None, [getattr(model, 'roles', {}).get('hidden')]), *named]
     there = {p: getattr(named[p], 'weight', None) for p in paths}
     found = {p: w for p, t in there.items() if isinstance(t, torch.Tensor) and (w := _as_images(t.detach().cpu(), shape)) is not None}
     kind = type(model).__name__

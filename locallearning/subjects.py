@@ -143,8 +143,7 @@ def _unwrap(tree, path):
     kind = type(tree).__name__ + (f' of {", ".join(map(repr, [*tree][:4]))}' if isinstance(tree, Mapping) else '')
     right = isinstance(tree, Mapping) and tree and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tree.items())
     check(right, f'{path} holds a {kind}, no state dict; expected tensors by name, or these under one of the keys {", ".join(WRAPPERS)}')
-    for prefix in ('module.', '_orig_mod.'):
-        if all(k.startswith(prefix) for k in tree): tree = {k.removeprefix(prefix): v for k, v in tree.items()}
+    while prefix := next((p for p in ('module.', '_orig_mod.') if all(k.startswith(p) for k in tree)), ''): tree = {k.removeprefix(prefix): v for k, v in tree.items()}
     return dict(tree)
 
 # %% ../nbs/19b_subjects.ipynb #d456d68c

@@ -1,0 +1,230 @@
+"""Models under attack: what is measured, kept and drawn, and examples of one tried on others."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from locallearning import evaluation
+from locallearning.attacks import PGD
+from locallearning.core import COLUMNS, InputError
+from locallearning.data import load
+from locallearning.evaluation import (attacked_images, build_attack, build_attacks, clean_images, evaluate_examples, evaluate_models, has_critical, has_worst,
+                                      images_key, load_examples, make_examples, measure_attack, save_examples)
+from locallearning.masking import predict
+from locallearning.models import SHLP
+from locallearning.robustness import accuracy_curve, critical_norm
+from locallearning.runs import Run
+from locallearning.state import save_checkpoint, save_tree, seeded
+from locallearning.subjects import Subject, fit_space
+from locallearning.training import fit
+from locallearning.worst import worst_case
+
+EPS = [0., .02, .05]
+HOW = dict(n=60)
+
+
+@pytest.fixture(scope='module')
+def data(): return load('mnist5k(600, test=80)')
+
+
+@pytest.fixture(scope='module')
+def subjects(data):
+    def trained(name, seed):
+        with seeded(seed, 'init'): net = SHLP(784, 40)
+        fit(net, data, epochs=4, seed=seed)
+        return Subject(name, net, repr(net), 'pixel')
+    return [trained('a', 0), trained('b', 1)]
+
+
+@pytest.fixture(scope='module')
+def found(data, subjects): return evaluate_models(subjects, data, ['PGD(steps=3)', 'FGSM()', 'GaussianNoise()'], EPS, **HOW)
+
+
+# --- what is measured
+
+def test_the_numbers_are_those_of_the_library(found, data, subjects):
+    images = attacked_images(data, 60)
+    for s in subjects:
+        curve, critical = found.attacks['PGD(steps=3)'][s.name]
+        assert np.array_equal(curve.right, accuracy_curve(s.model, images, PGD(steps=3), EPS).right)
+        assert critical.median == critical_norm(s.model, images, PGD(steps=3)).median
+        worst = worst_case(s.model, images, build_attacks([*found.attacks]), EPS)
+        assert np.array_equal(found.worst[s.name].broken_by, worst.broken_by)
+
+
+def test_noise_has_no_critical_norm_and_no_attack_has_one_where_none_is_wanted(found, data, subjects):
+    assert all(c is None for _, c in found.attacks['GaussianNoise()'].values()) and all(c for _, c in found.attacks['FGSM()'].values())
+    assert measure_attack(subjects[0], data, 'FGSM()', EPS, n=20, critical=False)['critical'] is None
+    assert not has_critical(build_attack('Square()')) and has_critical(build_attack('APGD()'))
+
+
+def test_the_worst_case_is_measured_where_a_radius_means_one_thing(subjects):
+    assert [has_worst(a) for a in (['FGSM()'], ['FGSM()', 'PGD()'], ['FGSM()', 'PGD(norm=2)'], ['standard(norm=2)'], ['FGSM()', 'GaussianNoise()'])] == [False, True, False, True, True]
+    assert has_worst(['FGSM()'], subjects[0])
+
+
+def test_the_standard_set_takes_options_and_a_surrogate_joins_with_their_norm(subjects):
+    attacks = build_attacks([' standard(norm=2, steps=4, targets=0)'], subjects[0])
+    assert [type(a).__name__ for a in attacks] == ['PGD', 'APGD', 'Square', 'Transfer'] and {float(a.norm) for a in attacks} == {2.}
+    with pytest.raises(InputError, match="no field 'norms'; did you mean 'norm'"): build_attacks(['standard(norms=2)'])
+
+
+def test_the_surrogate_is_no_black_box_for_itself(data, subjects):
+    found = evaluate_models(subjects, data, ['FGSM()'], [.02], surrogate=subjects[0], critical=False, n=30)
+    assert [len(found.worst[m].attacks) for m in 'ab'] == [1, 2] and list(found.worst['b'].black_box) == [False, True]
+
+
+def test_bounds_hold_and_contradictions_are_named(data, subjects):
+    open_box = measure_attack(subjects[0], data, 'FGSM()', [.3], n=40, box=[-float('inf'), float('inf')], critical=False)['curve']['right'].sum()
+    boxed = measure_attack(subjects[0], data, 'FGSM()', [.3], n=40, critical=False)['curve']['right'].sum()
+    assert open_box <= boxed
+    for box, message in {(0, .5): r'outside their bounds \[0, 0.5\]', (.1, 1): 'outside their bounds', (1, 0): 'the lower one first'}.items():
+        with pytest.raises(InputError, match=message): attacked_images(data, 10, box)
+    with pytest.raises(InputError, match='n=0 images'): attacked_images(data, 0)
+
+
+@pytest.mark.parametrize('recipe, message', [('Jacobian(1.)', 'no attack'), ('SHLP(4)', 'no attack'), ("Adversarial(PGD(), eps=.1)", 'no attack'), ('PDG()', "did you mean 'PGD'"), ('PGD(stesp=1)', "did you mean 'steps'")])
+def test_what_is_no_attack_is_named_before_anything_is_measured(data, subjects, monkeypatch, recipe, message):
+    monkeypatch.setattr(evaluation, 'measure_attack', lambda **k: pytest.fail('measured'))
+    with pytest.raises(InputError, match=message): evaluate_models(subjects, data, ['FGSM()', recipe], EPS)
+
+
+USER = '''
+import torch
+from locallearning import Piece
+class Shift(Piece):
+    def __init__(self, sign:float=1.): self.sign = sign
+    def __call__(self, model, x, y, eps, *, bounds=(0., 1.), generator=None): return (x + self.sign*torch.as_tensor(eps).to(x).view(-1, 1, 1, 1)).clamp(0, 1)
+class Naive(Shift):
+    def __call__(self, model, x, y, eps, *, bounds=(0., 1.), generator=None): return x + eps
+class Precise(Shift):
+    def __call__(self, model, x, y, eps, *, bounds=(0., 1.), generator=None): return x + eps.view(-1, 1, 1, 1)
+'''
+
+
+def test_a_users_attack_is_one_of_them_or_is_told_what_it_lacks(tmp_path, monkeypatch, data, subjects):
+    (tmp_path/'shifts.py').write_text(USER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    how = dict(n=30, modules=('shifts',))
+    found = evaluate_models(subjects[:1], data, ['Shift(sign=-1.)', 'FGSM()'], EPS, **how)
+    assert found.table().model.tolist() == ['a']*3 and found.attacks['Shift(sign=-1.)']['a'][1] is not None
+    with pytest.raises(InputError, match=r'Naive\(\) fails on images .* one radius per image'): evaluate_models(subjects, data, ['Naive()'], EPS, **how)
+    with pytest.raises(InputError, match=r'Precise\(\) returns torch.float64 .* eps.to\(x\)'): evaluate_models(subjects, data, ['Precise()'], EPS, **how)
+
+
+# --- kept
+
+def test_what_was_measured_is_found_again_and_is_the_same(tmp_path, data, subjects, monkeypatch):
+    def once(): return evaluate_models(subjects, data, ['FGSM()', 'PGD(steps=2)'], EPS, run=Run(tmp_path), **HOW)
+    first = once()
+    for name in ('accuracy_curve', 'critical_norm', 'worst_case'): monkeypatch.setattr(evaluation, name, lambda *a, **k: pytest.fail('measured again'))
+    again = once()
+    assert again.table().equals(first.table()) and again.rows() == first.rows()
+    assert len(list((tmp_path/'artefacts').glob('attack-*/value.json'))) == 4 and len(list((tmp_path/'artefacts').glob('worst-*/value.json'))) == 2
+
+
+def test_another_model_radius_or_seed_is_another_request(tmp_path, data, subjects):
+    run = Run(tmp_path)
+    for kwargs in (dict(), dict(seed=1), dict(box=(0., 2.))): evaluate_models(subjects[:1], data, ['FGSM()'], EPS, run=run, critical=False, n=10, **kwargs)
+    evaluate_models(subjects[1:], data, ['FGSM()'], EPS, run=run, critical=False, n=10)
+    evaluate_models(subjects[:1], data, ['FGSM()'], [.02], run=run, critical=False, n=10)
+    assert len(run.used) == 5
+
+
+# --- shown
+
+def test_the_table_has_a_line_for_each_attack_and_model(found):
+    frame = found.table()
+    assert list(frame.columns) == ['attack', 'model', 'clean', '0.02', '0.05', 'critical_norm', 'never_broken', 'flags'] and len(frame) == 8
+    worst = frame[frame.attack == 'worst case'].set_index('model')
+    for attack in found.attacks: assert (worst['0.05'] <= frame[frame.attack == attack].set_index('model')['0.05']).all()
+
+
+def test_rows_are_measurements(found):
+    rows = found.rows()
+    assert all(tuple(r) == COLUMNS for r in rows) and {r['model'] for r in rows} == {'a', 'b'}
+    clean = {r['model']: r['value'] for r in rows if r['quantity'] == 'test_accuracy'}
+    assert clean == {m: c.clean for m, (c, _) in found.attacks['FGSM()'].items()}
+
+
+def lines_of(ax): return [line.get_color() for line in ax.lines if len(line.get_xdata()) == len(EPS)]
+
+
+def test_a_model_looks_the_same_in_every_panel(found):
+    fig = found.figure()
+    panels = {ax.get_title(loc='left'): ax for ax in fig.axes if ax.get_title(loc='left')}
+    assert list(panels) == ['PGD(steps=3)', 'FGSM()', 'GaussianNoise()', 'worst case'] and len({tuple(lines_of(ax)) for ax in panels.values()}) == 1
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ['a', 'b']
+    assert sum('critical norm' in ax.get_ylabel() for ax in fig.axes) == 2
+    assert len({ax.get_position().bounds for ax in fig.axes}) == len(fig.axes)
+
+
+def test_doubtful_panels_say_so(data):
+    with seeded(0, 'init'): net = SHLP(784, 40)
+    fit(net, data, epochs=4)
+    net.readout.weight.data *= 1e4  # a saturated softmax: the gradient of the cross-entropy is rounded to zero
+    net.readout.bias.data *= 1e4
+    found = evaluate_models([Subject('sure', net, '')], data, ['PGD(steps=3)', 'FGSM()'], EPS, **HOW)
+    flags = found.table().set_index('attack')['flags']
+    assert 'zero gradient' in flags['PGD(steps=3)'] and 'survivors' in flags['FGSM()'] and 'masked' in flags['worst case']
+    titles = [ax.get_title(loc='left') for ax in found.figure().axes]
+    assert 'PGD(steps=3)\n† doubtful: sure' in titles and 'worst case\n† doubtful: sure' in titles
+
+
+# --- examples
+
+@pytest.fixture(scope='module')
+def examples(data, subjects): return make_examples(subjects[0], data, "PGD(steps=3)", EPS, n=60)
+
+
+def test_examples_do_to_their_model_what_the_attack_did(examples, data, subjects, found):
+    moved = evaluate_examples(subjects, data, examples)
+    own, other = (moved.attacks['PGD(steps=3) on a'][m][0] for m in 'ab')
+    assert np.array_equal(own.right, found.attacks['PGD(steps=3)']['a'][0].right[1:]) and own.eps.tolist() == EPS[1:]
+    assert (own.relative <= other.relative).all() and own.n == 60 and not moved.worst
+    assert len(moved.table()) == 2 and moved.figure().axes
+
+
+def test_examples_are_made_of_images_that_the_model_gets_wrong_too(examples, data, subjects):
+    clean = clean_images(examples, data)
+    wrong = predict(subjects[0].model, clean) != examples.y
+    assert wrong.any() and (examples.x[-1][wrong] != clean.x[wrong]).any() and (examples.x[-1] - clean.x).abs().max() <= .05 + 1e-6
+
+
+def test_examples_come_back_as_they_were(tmp_path, examples, data):
+    again = load_examples(save_examples(tmp_path/'x.safetensors', examples))
+    assert {k: v for k, v in vars(again).items() if not isinstance(v, torch.Tensor)} == {k: v for k, v in vars(examples).items() if not isinstance(v, torch.Tensor)}
+    assert all(torch.equal(getattr(again, k), getattr(examples, k)) for k in ('x', 'y', 'index'))
+
+
+def test_examples_find_their_images_in_a_larger_set_and_no_others(examples, data):
+    whole = load('mnist5k')
+    assert torch.equal(clean_images(examples, whole).x, clean_images(examples, data).x), 'the same images, elsewhere in the set'
+    for other, message in ((load('mnist5k(test=30)'), 'of other images, 60 of mnist5k'), (data.in_space('lp_unit', p=3), r"in space 'pixel', the data are .* in space 'lp_unit\(p=3\)'")):
+        with pytest.raises(InputError, match=message): clean_images(examples, other)
+    changed = data.test.raw.clone()
+    changed[examples.index[0] == data.test.index, 0, 0, 0] += 1
+    with pytest.raises(InputError, match='of other images'): clean_images(examples, replace(data, test=replace(data.test, raw=changed)))
+
+
+def test_examples_in_unit_space_keep_their_space(data, subjects):
+    lp = data.in_space('lp_unit', p=3)
+    foreign = Subject('f', subjects[0].model, '')
+    made = make_examples(fit_space(foreign, lp.space), lp, 'FGSM()', [.01], n=20)
+    assert made.space == 'lp_unit(p=3)' and images_key(clean_images(made, lp)) == made.images == images_key(attacked_images(data, 20))
+    assert evaluate_examples([foreign], lp, made).attacks
+
+
+def test_files_that_hold_no_examples_are_named(tmp_path, subjects):
+    save_checkpoint(tmp_path/'c.safetensors', subjects[0].model)
+    save_tree(tmp_path/'t.safetensors', [1])
+    (tmp_path/'x').write_text('hello')
+    for name, message in {'none': 'no file of examples', 'c.safetensors': 'holds no examples', 't.safetensors': 'holds no examples', 'x': 'is damaged or no safetensors file'}.items():
+        with pytest.raises(InputError, match=message): load_examples(tmp_path/name)
+
+
+def test_a_model_that_knows_nothing_is_named(data, examples):
+    none = Subject('none', SHLP(784, 4, classes=11).eval(), '')
+    none.model.readout.weight.data.zero_(); none.model.readout.bias.data[10] = 9.
+    with pytest.raises(InputError, match='none gets none of the 60 clean images right'): evaluate_examples([none], data, examples)

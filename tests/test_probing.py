@@ -1,0 +1,128 @@
+"""One look into several models."""
+import math
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.text import Text
+from torch import nn
+
+from locallearning import probing
+from locallearning.core import COLUMNS, InputError
+from locallearning.data import load
+from locallearning.kh_model import KHModel
+from locallearning.models import MLP, SHLP, Normalize, prepend
+from locallearning.probes import jacobian_norm, power_law, spectrum
+from locallearning.probing import KINDS, image_weights, measure_landscape, probe_models
+from locallearning.runs import Run
+from locallearning.state import seeded
+from locallearning.studies import test_images as studied
+from locallearning.subjects import Subject, fit_space
+
+
+class Conv(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 5, stride=3), nn.ReLU(), nn.Flatten())
+        self.fc = nn.Linear(4*64, 10)
+    def forward(self, x): return self.fc(self.body(x))
+
+
+@pytest.fixture(scope='module')
+def data(): return load('mnist5k(300, test=60)')
+
+
+@pytest.fixture(scope='module')
+def subjects():
+    with seeded(0, 'init'):
+        nets = dict(shlp=SHLP(784, 30), conv=Conv(), scaled=prepend(Normalize((.1,), (.3,)), MLP(784, (20, 15))))
+        kh = Subject('kh', KHModel(784, 20).eval(), '', 'lp_unit(p=3)')
+    return [*(Subject(k, v.eval(), k) for k, v in nets.items()), fit_space(kh, 'pixel')]
+
+
+OPTIONS = dict(spectrum={}, jacobian=dict(n=5), landscape=dict(n=2, size=4), weights=dict(n=4))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_kind_takes_models_of_every_kind_side_by_side(kind, data, subjects):
+    found = probe_models(kind, subjects, data, **OPTIONS[kind])
+    assert all(tuple(r) == COLUMNS for r in found.rows) and [*dict.fromkeys(r['model'] for r in found.rows)] == ['shlp', 'conv', 'scaled', 'kh']
+    assert kind in found.figures and all(math.isfinite(r['value']) for r in found.rows) and {r['space'] for r in found.rows} == {'pixel'}
+    text = ' '.join(t.get_text() for t in found.figures[kind].findobj(Text))
+    assert all(s.name in text for s in subjects)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_numbers_are_kept_and_found_again(kind, data, subjects, tmp_path, monkeypatch):
+    first = probe_models(kind, subjects, data, run=Run(tmp_path), **OPTIONS[kind])
+    for name in ('spectrum', 'jacobian_norm', 'landscape', 'decision_map'): monkeypatch.setattr(probing, name, lambda *a, **k: pytest.fail('measured again'))
+    assert probe_models(kind, subjects, data, run=Run(tmp_path), **OPTIONS[kind]).rows == first.rows
+
+
+def test_the_numbers_are_those_of_the_library(data, subjects):
+    shlp, images = subjects[0], studied(data, 60)
+    spec = spectrum(shlp.model, images, 'hidden')
+    values = {r['quantity']: r['value'] for r in probe_models('spectrum', [shlp], data, layer='hidden').rows}
+    assert values['exponent'] == power_law(spec).exponent and values['largest'] == spec.values[0] and values['units'] == 30
+    norms = jacobian_norm(shlp.model, studied(data, 7), 'logits').numpy()
+    assert {r['quantity']: r['value'] for r in probe_models('jacobian', [shlp], data, layer='logits', n=7).rows}['median'] == pytest.approx(np.median(norms))
+
+
+def test_a_layer_of_few_units_has_no_exponent_unless_one_was_asked_for(data, subjects):
+    rows = probe_models('spectrum', subjects, data, layer='logits').rows
+    assert all(math.isnan(r['value']) == (r['quantity'] in ('exponent', 'r2')) for r in rows)
+    with pytest.raises(InputError, match='at least 3 must lie in the window'): probe_models('spectrum', subjects, data, layer='logits', window=[8, 20])
+    assert math.isfinite(probe_models('spectrum', subjects[:1], data, layer='logits', window=[0, 6]).rows[0]['value'])
+
+
+def test_a_layer_is_named_as_if_nothing_stood_in_front(data, subjects):
+    for kind in ('spectrum', 'jacobian'): assert probe_models(kind, subjects[2:3], data, layer='body.0.1', n=5).rows[0]['setting'].startswith('layer=body.0.1')
+    with pytest.raises(InputError, match="no layer 'body.0.2' in MLP"): probe_models('jacobian', subjects[2:3], data, layer='body.0.2')
+
+
+def test_the_plane_is_the_same_for_every_model(data, subjects):
+    a, b = (measure_landscape(s, data, n=1, size=3) for s in subjects[:2])
+    assert all(torch.equal(a['plane'][k], b['plane'][k]) for k in ('x0', 'u', 'v')) and a['plane']['extent'] == 20
+    other = measure_landscape(subjects[0], data, n=1, size=3, seed=1)
+    assert not torch.equal(a['plane']['u'], other['plane']['u'])
+
+
+def test_the_layer_of_a_landscape_is_written_on_it(data, subjects):
+    found = probe_models('landscape', subjects[:1], data, layer='logits', n=1, size=3)
+    for fig in found.figures.values(): assert any('‖J‖ of logits' in ax.get_ylabel() for ax in fig.axes) and not any('features' in ax.get_ylabel() for ax in fig.axes)
+
+
+def test_jacobians_far_apart_stand_on_a_logarithmic_axis():
+    scale = lambda norms: probing.draw_norms(norms, 'features').axes[0].get_yscale()
+    assert scale(dict(a=np.ones(5), b=np.full(5, 100.))) == 'log' and scale(dict(a=np.ones(5), b=np.full(5, 2.))) == 'linear'
+    assert scale(dict(a=np.zeros(5), b=np.ones(5))) == 'linear', 'a model without any slope can be drawn too'
+
+
+def test_weights_are_found_and_drawn_as_they_are(data, subjects):
+    found = {s.name: image_weights(s.model, data.shape) for s in subjects}
+    assert {k: (path, tuple(w.shape)) for k, (path, w) in found.items()} == dict(shlp=('hidden', (30, 1, 28, 28)), conv=('body.0', (4, 1, 5, 5)), scaled=('body.0.0', (20, 1, 28, 28)), kh=('hidden', (20, 1, 28, 28)))
+    dead = SHLP(784, 5).eval()
+    dead.hidden.weight.data[:2] = 0
+    rows = {r['quantity']: r['value'] for r in probe_models('weights', [Subject('dead', dead, '')], data).rows}
+    assert (rows['units'], rows['zero_units'], rows['norm_q1']) == (5, 2, 0)
+    assert image_weights(nn.Conv2d(3, 2, 3), (3, 8, 8))[1].shape == (2, 3, 3, 3)
+
+
+@pytest.mark.parametrize('layer, message', [('fc', "layer 'fc' of Conv has no weights of the size of an image"), ('bdy.0', "no layer 'bdy.0' in Conv; did you mean 'body.0'"), ('body.1', 'has no weights of the size')])
+def test_weights_that_are_no_images_are_named(data, subjects, layer, message):
+    with pytest.raises(InputError, match=message): probe_models('weights', subjects[1:2], data, layer=layer)
+    with pytest.raises(InputError, match='Linear has no layer with weights of the size of an image'): image_weights(nn.Linear(3, 2), data.shape)
+
+
+def test_a_deep_mlp_shows_its_first_layer(data):
+    "The hidden layer that it names is its last, whose weights are no images."
+    assert image_weights(MLP(784, (20, 15)), data.shape)[0] == 'body.0.0'
+
+
+@pytest.mark.parametrize('kind, options, message', [('spektrum', {}, "no probe 'spektrum'; did you mean 'spectrum'"), ('jacobian', dict(n=0), 'n=0'), ('landscape', dict(extent=-1.), 'extent=-1'), ('spectrum', dict(layer='hiden'), "did you mean 'hidden'")])
+def test_wrong_words_are_named(kind, options, message, data, subjects):
+    with pytest.raises(InputError, match=message): probe_models(kind, subjects[:1], data, **options)
+
+
+def test_a_model_without_a_known_hidden_layer_says_which_layers_it_has(data, subjects):
+    with pytest.raises(InputError, match='does not say what its hidden layer is; ask for a layer path: body, '): probe_models('spectrum', subjects[1:2], data, layer='hidden')
