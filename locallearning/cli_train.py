@@ -98,7 +98,7 @@ def summary(
     if done['pretrain']: rows['pretrained'] = ', '.join(f'{k} {round_off(v)}' for k, v in done['pretrain'].items())
     rows |= {which: _score(score, plan.epochs) for which, score in done['scores'].items()}
     rows |= dict(checkpoint=shown(folder/'models'/'best.safetensors'), figure=shown(folder/'figures'/'history.png'))
-    extra = ''.join(f' --import {m}' for m in plan.modules)
+    extra = f' --data-root {quoted(plan.data_root)}'*bool(plan.data_root) + ''.join(f' --import {m}' for m in plan.modules)
     wrap = partial(textwrap.wrap, width=110, subsequent_indent=' '*12, break_long_words=False, break_on_hyphens=False)
     lines = [line for k, v in rows.items() for line in wrap(f'{k:<12}{v}')]
     return [*lines, f'next        locallearning evaluate {quoted(shown(folder))} --data {quoted(plan.data)}{extra}']

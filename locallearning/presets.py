@@ -360,7 +360,7 @@ def history_figure(
     "Draw loss and accuracy over the epochs."
     fig = plot_history(history)
     fig.legends[0].remove()
-    lines = dict(train=('-', 'training images'), valid=('--', 'images held out'))
+    lines = dict(train=('-', 'training images, as trained on'), valid=('--', 'images held out'))
     handles = [Line2D([], [], color='black', linestyle=style, label=text) for split, (style, text) in lines.items() if split in set(history.split)]
     fig.legend(handles=handles, loc='outside lower center', ncols=2)
     return fig

@@ -153,7 +153,7 @@ def test_the_best_epoch_is_that_of_the_images_held_out(done):
 def test_without_images_to_choose_by_best_is_last(plan, tmp_path):
     done = run_training(replace(plan, valid=0., epochs=1, snapshots=[]), tmp_path)
     assert (tmp_path/'models'/'best.safetensors').read_bytes() == (tmp_path/'models'/'last.safetensors').read_bytes() and done['scores']['best'] == done['scores']['last']
-    assert [t.get_text() for t in history_figure(done['history']).legends[0].get_texts()] == ['training images']
+    assert [t.get_text() for t in history_figure(done['history']).legends[0].get_texts()] == ['training images, as trained on']
 
 
 def test_the_config_repeats_the_training(done, tmp_path):
