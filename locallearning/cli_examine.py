@@ -37,8 +37,8 @@ def parse_grid(
     import numpy as np
     recipe = parse_recipe(text)
     check(recipe.name in GRIDS, f'--grid {text}: no grid {recipe.name!r}; {nearest(recipe.name, GRIDS)}')
-    right = len(recipe.args) == 3 and not recipe.kwargs and all(type(a) in (int, float) for a in recipe.args) and type(recipe.args[2]) is int and recipe.args[2] > 0
-    check(right, f'--grid {text}: first, last and how many are needed, such as logspace(-3, -0.5, 20)')
+    numbers = len(recipe.args) == 3 and not recipe.kwargs and all(type(a) in (int, float) for a in recipe.args)
+    check(numbers and type(recipe.args[2]) is int and recipe.args[2] > 0, f'--grid {text}: first, last and how many are needed, such as logspace(-3, -0.5, 20)')
     check(recipe.name != 'geomspace' or min(recipe.args[:2]) > 0, f'--grid {text}: a geometric grid lies above 0')
     return getattr(np, recipe.name)(*recipe.args).tolist()
 
@@ -63,16 +63,24 @@ def exclude(
     check(not given, f'{option} {why}; leave out {", ".join(given)}')
 
 # %% ../nbs/23b_cli_examine.ipynb #1d6e108a
-Imports = Annotated[Optional[list[str]], typer.Option('--import', metavar='MODULE', help='a module whose names recipes may use; its code is run; may be repeated')]
-Model = Annotated[Optional[str], typer.Option('--model', metavar='MODULE:FACTORY|RECIPE', help='a model made elsewhere: a function or class that Python finds, with arguments if wanted; importing its module runs code')]
-Weights = Annotated[Optional[str], typer.Option('--weights', metavar='FILE', help='its weights: safetensors, or a state dict (.pth, .pty), which is read without running code')]
-Scaling = Annotated[Optional[tuple[str, str]], typer.Option('--normalize', metavar='MEANS STDS', help="its scaling of the pixels, such as '.49,.48,.45' '.25,.24,.26'")]
-DataSet = Annotated[str, typer.Option('--data', metavar='RECIPE', help='whose test images: mnist5k, cifar10, a path, with options as in mnist(test=500)')]
-DataRoot = Annotated[Optional[str], typer.Option('--data-root', help='folder of the data sets; default: LOCALLEARNING_DATA, else the cache directory')]
-Space = Annotated[Optional[str], typer.Option('--space', help='in which lengths are measured: pixel, or such as "lp_unit(p=3)"; default: that of the data, pixel')]
+Imports = Annotated[Optional[list[str]], typer.Option('--import', metavar='MODULE',
+    help='a module whose names recipes may use; its code is run; may be repeated')]
+Model = Annotated[Optional[str], typer.Option('--model', metavar='MODULE:FACTORY|RECIPE',
+    help='a model made elsewhere: a function or class that Python finds, with arguments if wanted; importing its module runs code')]
+Weights = Annotated[Optional[str], typer.Option('--weights', metavar='FILE',
+    help='its weights: safetensors, or a state dict (.pth, .pty), which is read without running code')]
+Scaling = Annotated[Optional[tuple[str, str]], typer.Option('--normalize', metavar='MEANS STDS',
+    help="its scaling of the pixels, such as '.49,.48,.45' '.25,.24,.26'")]
+DataSet = Annotated[str, typer.Option('--data', metavar='RECIPE',
+    help='whose test images: mnist5k, cifar10, a path, with options as in mnist(test=500)')]
+DataRoot = Annotated[Optional[str], typer.Option('--data-root',
+    help='folder of the data sets; default: LOCALLEARNING_DATA, else the cache directory')]
+Space = Annotated[Optional[str], typer.Option('--space',
+    help='in which lengths are measured: pixel, or such as "lp_unit(p=3)"; default: that of the data, pixel')]
 Seed = Annotated[int, typer.Option('--seed', help='of whatever is drawn')]
 Device = Annotated[str, typer.Option('--device', help='auto, cpu, cuda or mps')]
-Out = Annotated[Optional[str], typer.Option('--out', metavar='DIR', help='folder for the results, which also keeps what is done; default: a folder in runs/ named after the request')]
+Out = Annotated[Optional[str], typer.Option('--out', metavar='DIR',
+    help='folder for the results, which also keeps what is done; default: a folder in runs/ named after the request')]
 
 # %% ../nbs/23b_cli_examine.ipynb #6bcc7bc0
 def find_data(
@@ -107,7 +115,8 @@ def find_subjects(
     if model:
         scaling = normalize and tuple(parse_numbers(n, '--normalize') for n in normalize)
         channels = data.shape[0]
-        check(not scaling or {*map(len, scaling)} == {channels}, f'--normalize {" ".join(normalize or ())}: the images have {channels} channels; give as many means and deviations')
+        wrong = f'--normalize {" ".join(normalize or ())}: the images have {channels} channel{"s"*(channels > 1)}; give as many means and deviations'
+        check(not scaling or {*map(len, scaling)} == {channels}, wrong)
         sizes = dict(in_features=math.prod(data.shape), classes=len(data.classes), num_classes=len(data.classes))
         other = foreign_subject(model, weights, normalize=scaling, modules=modules, device=device, seed=seed, **sizes)
         if not weights: typer.echo(f'no --weights: {other.name} is examined as it is made', err=True)
@@ -152,8 +161,8 @@ def evaluation_text(
     keep = {radii[round(i*(len(radii) - 1)/max(1, shown - 1))] for i in range(shown)} if len(radii) > shown else radii
     share = lambda row, columns: {c if c == 'clean' else f'{float(c):.3g}': '–' if row[c] != row[c] else f'{row[c]:.3f}' for c in columns}
     for what, part in frame.groupby('attack', sort=False):
-        rows = [dict(model=r['model'] + ' †'*bool(r['flags'])) | share(r, ['clean', *(c for c in radii if c in keep)]) | {k.split('_')[0]: r[k] for k in ('critical_norm', 'never_broken') if k in r}
-                for r in part.to_dict('records')]
+        rows = [dict(model=r['model'] + ' †'*bool(r['flags'])) | share(r, ['clean', *(c for c in radii if c in keep)])
+                | {k.split('_')[0]: r[k] for k in ('critical_norm', 'never_broken') if k in r} for r in part.to_dict('records')]
         text += [*textwrap.wrap(what, 108), *aligned(rows)]
     notes = [f'† {r.model} under {r.attack}: {r.flags}' for r in frame.itertuples() if r.flags]
     notes += ['† here the attack may have failed, rather than the model held; compare the worst case (--attack standard)']*bool(notes)
@@ -185,29 +194,39 @@ def finish(
     run.write_manifest(part)
     drawn = [path for name, f in figures.items() for path in save_figure(f, run.path('figures', name))]
     near = lambda p: str(p.relative_to(Path.cwd())) if p.is_relative_to(Path.cwd()) else str(p)
-    typer.echo(f'{text}\n' + '\n'.join(f'figure    {near(p)}' for p in drawn if p.suffix == '.png') + f'\nresults   {near(run.folder/"results"/"measurements.csv")}')
+    typer.echo(text)
+    for p in drawn:
+        if p.suffix == '.png': typer.echo(f'figure    {near(p)}')
+    typer.echo(f'results   {near(run.folder/"results"/"measurements.csv")}')
 
 # %% ../nbs/23b_cli_examine.ipynb #c52c0377
 ATTACK = "PGD(loss='log_odds')"
 
 # %% ../nbs/23b_cli_examine.ipynb #1a6c78e6
 def evaluate(
-    checkpoints: Annotated[Optional[list[str]], typer.Argument(metavar='CHECKPOINT', help='files, or folders of trainings (their best model)')] = None,
+    checkpoints: Annotated[Optional[list[str]], typer.Argument(metavar='CHECKPOINT',
+        help='files, or folders of trainings (their best model)')] = None,
     data: DataSet = 'mnist5k',
-    attack: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE', help=f"an attack, such as PGD(norm=2); may be repeated; 'standard' is the set of the worst case; default: {ATTACK}")] = None,
+    attack: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
+        help=f"an attack, such as PGD(norm=2); may be repeated; 'standard' is the set of the worst case; default: {ATTACK}")] = None,
     eps: Annotated[Optional[str], typer.Option(metavar='RADII', help='such as 0,.01,8/255; default: 0,.01,.03,.1,.3')] = None,
     grid: Annotated[Optional[str], typer.Option(metavar='RECIPE', help='or a grid, such as "logspace(-3, -0.5, 20)"')] = None,
     space: Space = None,
-    bounds: Annotated[Optional[str], typer.Option(metavar='LOW,HIGH', help='box of valid images, or none; default: that of the data')] = None,
+    bounds: Annotated[Optional[str], typer.Option(metavar='LOW,HIGH',
+        help='box of valid images, or none; default: that of the data')] = None,
     n: Annotated[Optional[int], typer.Option('--n', metavar='IMAGES', help='test images; default: 1000')] = None,
-    critical: Annotated[bool, typer.Option('--critical/--no-critical', help='critical norms too, where an attack looks at gradients')] = True,
-    surrogate: Annotated[Optional[str], typer.Option(metavar='CHECKPOINT', help='adds examples made on this model to the worst case')] = None,
-    save: Annotated[Optional[str], typer.Option('--save-examples', metavar='FILE', help='keep the images of one model under one attack')] = None,
+    critical: Annotated[bool, typer.Option('--critical/--no-critical',
+        help='critical norms too, where an attack looks at gradients')] = True,
+    surrogate: Annotated[Optional[str], typer.Option(metavar='CHECKPOINT',
+        help='adds examples made on this model to the worst case')] = None,
+    save: Annotated[Optional[str], typer.Option('--save-examples', metavar='FILE',
+        help='keep the images of one model under one attack')] = None,
     examples: Annotated[Optional[str], typer.Option('--examples', metavar='FILE', help='try kept images on these models')] = None,
     model: Model = None,
     weights: Weights = None,
     normalize: Scaling = None,
-    layer: Annotated[str, typer.Option(metavar='PATH', help='the layer that gives the logits, where the model itself returns something else')] = 'logits',
+    layer: Annotated[str, typer.Option(metavar='PATH',
+        help='the layer that gives the logits, where the model itself returns something else')] = 'logits',
     imports: Imports = None,
     batch_size: Annotated[int, typer.Option(min=1, help='images at a time')] = 1000,
     seed: Seed = 0,
@@ -217,7 +236,8 @@ def evaluate(
 ):
     "Accuracy under attack, critical norms and the worst case of one or more models, side by side."
     request = {k: v for k, v in locals().items() if k not in ('device', 'data_root', 'out')}
-    if examples: exclude('--examples', 'brings images, attack and radii', attack=attack, eps=eps, grid=grid, n=n, bounds=bounds, surrogate=surrogate, save_examples=save)
+    if examples:
+        exclude('--examples', 'brings images, attack and radii', attack=attack, eps=eps, grid=grid, n=n, bounds=bounds, surrogate=surrogate, save_examples=save)
     if grid: exclude('--grid', 'says all radii', eps=eps)
     if save: check(len(checkpoints or []) + bool(model) == 1 and len(attack or ['']) == 1 and not (attack or [''])[0].startswith('standard'),
                    '--save-examples keeps the images of one model under one attack; give one of each')
@@ -251,7 +271,8 @@ def run_evaluation(
     else:
         other = r['surrogate'] and fit_space(load_subject(r['surrogate'], how['modules'], device), data.space)
         if other: check_logits(other, split, len(data.classes))
-        found = evaluate_models(subjects, data, r['attack'] or [ATTACK], radii, surrogate=other or None, run=run, critical=r['critical'], device=device, **how)
+        more = dict(surrogate=other or None, run=run, critical=r['critical'], device=device)
+        found = evaluate_models(subjects, data, r['attack'] or [ATTACK], radii, **how, **more)
     report_evaluation(run, found, len(split) if kept is None else len(kept.y))
     if r['save']: keep_examples(r, subjects[0], data, radii, how)
 
@@ -272,7 +293,8 @@ def report_evaluation(
     frame = found.table()
     run.write_table('evaluation', frame)
     for m, w in found.worst.items(): run.write_table(f'worst_case-{re.sub("[^A-Za-z0-9_.]+", "-", m)}', w.table)
-    head = f'{n} test images of {found.data.name} in space {found.data.space}: accuracy without attack and at each radius;\ncritical: median critical norm (L2); never: images never broken'
+    head = (f'{n} test images of {found.data.name} in space {found.data.space}: accuracy without attack and at each radius;\n'
+            'critical: median critical norm (L2); never: images never broken')
     finish(run, 'evaluate', found.rows(), dict(evaluation=found.figure()), f'{head}\n{evaluation_text(frame)}')
 
 # %% ../nbs/23b_cli_examine.ipynb #ea509b8b
@@ -280,13 +302,17 @@ PROBES = ('spectrum', 'jacobian', 'landscape', 'weights')
 
 # %% ../nbs/23b_cli_examine.ipynb #a75d664c
 def probe(
-    args: Annotated[list[str], typer.Argument(metavar='[CHECKPOINT]... KIND', help='files or folders of trainings; last, the kind: spectrum, jacobian, landscape or weights')],
+    args: Annotated[list[str], typer.Argument(metavar='[CHECKPOINT]... KIND',
+        help='files or folders of trainings; last, the kind: spectrum, jacobian, landscape or weights')],
     data: DataSet = 'mnist5k',
-    layer: Annotated[Optional[str], typer.Option(metavar='PATH', help='logits, hidden, features or the path of a submodule; default: features (weights: the first layer)')] = None,
-    n: Annotated[Optional[int], typer.Option('--n', metavar='COUNT', help='test images, planes or units; default: all images, 200 (jacobian), 20 planes, 16 units')] = None,
+    layer: Annotated[Optional[str], typer.Option(metavar='PATH',
+        help='logits, hidden, features or the path of a submodule; default: features (weights: the first layer)')] = None,
+    n: Annotated[Optional[int], typer.Option('--n', metavar='COUNT',
+        help='test images, planes or units; default: all images, 200 (jacobian), 20 planes, 16 units')] = None,
     window: Annotated[Optional[str], typer.Option(metavar='FIRST,LAST', help='spectrum: ranks of the power law; default: 10,500')] = None,
     extent: Annotated[Optional[float], typer.Option(help='landscape: half the side of the plane; default: 20')] = None,
-    size: Annotated[Optional[int], typer.Option(min=2, help='landscape: points along a side; default: 100, or 25 without a closed form')] = None,
+    size: Annotated[Optional[int], typer.Option(min=2,
+        help='landscape: points along a side; default: 100, or 25 without a closed form')] = None,
     space: Space = None,
     model: Model = None,
     weights: Weights = None,

@@ -63,11 +63,14 @@ def try_attack(
 ):
     "Try an attack on two images; raises `InputError` where it fails, or does not return two images."
     x, y, bounds = next(split[:2].to(subject.device).batches(2))
-    eps, name = torch.full((len(x),), .01, device=x.device, dtype=torch.float32 if x.device.type == 'mps' else torch.float64), describe(attack)
+    double = torch.float32 if x.device.type == 'mps' else torch.float64
+    eps, name = torch.full((len(x),), .01, device=x.device, dtype=double), describe(attack)
     try: out = attack(subject.model, x, y, eps, bounds=bounds, generator=stream(0, 'try', device=str(subject.device)))
     except (RuntimeError, TypeError, IndexError, AttributeError) as e:
-        raise InputError(f'{name} fails on images {tuple(x.shape)} with {len(x)} radii: {str(e).splitlines()[0]}; there is one radius per image: eps.to(x).view(-1, 1, 1, 1)') from e
-    check(isinstance(out, Tensor) and out.shape == x.shape, f'{name} returns {tuple(getattr(out, "shape", [type(out).__name__]))} for images {tuple(x.shape)}; perturbed images of that shape are needed')
+        why = f'{str(e).splitlines()[0]}; there is one radius per image: eps.to(x).view(-1, 1, 1, 1)'
+        raise InputError(f'{name} fails on images {tuple(x.shape)} with {len(x)} radii: {why}') from e
+    got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+    check(got == x.shape, f'{name} returns {got} for images {tuple(x.shape)}; perturbed images of that shape are needed')
     check(out.dtype == x.dtype, f'{name} returns {out.dtype} for images {x.dtype}; radii may be more precise than images: eps.to(x)')
 
 # %% ../nbs/19d_evaluation.ipynb #468bdc71
@@ -122,7 +125,7 @@ def build_attacks(
 )->list: # attacks
     "Build a set of attacks."
     attacks = [build_attack(r, modules) for r in recipes if not is_standard(r)]
-    for r in filter(is_standard, recipes): attacks += build_recipe(f'standard_attacks{r.strip().removeprefix("standard") or "()"}', ['locallearning.worst'])
+    for r in filter(is_standard, recipes): attacks += build_recipe('standard_attacks' + (r.strip().removeprefix('standard') or '()'))
     if surrogate is None: return attacks
     norm = next((a.norm for a in attacks if hasattr(a, 'norm')), 'inf')
     return [*attacks, Transfer(surrogate.model, PGD(norm=norm, steps=50, loss='log_odds'))]
@@ -156,7 +159,8 @@ def measure_worst(
     "The worst case of a model over a set of attacks."
     surrogate = None if surrogate is None or surrogate.key == subject.key else surrogate
     pieces = build_attacks(attacks, surrogate, modules)
-    return dict(vars(worst_case(subject.model, attacked_images(data, n, box), pieces, eps, batch_size=batch_size, seed=seed, folder=folder)))
+    split = attacked_images(data, n, box)
+    return dict(vars(worst_case(subject.model, split, pieces, eps, batch_size=batch_size, seed=seed, folder=folder)))
 
 # %% ../nbs/19d_evaluation.ipynb #cbd59967
 @dataclass(eq=False)
@@ -194,7 +198,8 @@ def evaluate_models(
     worst = {}
     if has_worst(attacks, surrogate, how.get('modules', ())):
         for s in progress(subjects, 'worst case'):
-            worst[s.name] = as_result(WorstCase, dict(kept(run, 'worst', measure_worst, subject=s, attacks=[*attacks], surrogate=surrogate, **common)))
+            made = kept(run, 'worst', measure_worst, subject=s, attacks=[*attacks], surrogate=surrogate, **common)
+            worst[s.name] = as_result(WorstCase, made)
     return Evaluation(data, eps, done, worst, how.get('seed', 0))
 
 # %% ../nbs/19d_evaluation.ipynb #c0826b08
@@ -237,9 +242,10 @@ def rows(self:Evaluation)->list[dict]: # see `core.measure`
 def figure(self:Evaluation)->Figure: # a panel or two for each attack, one for the worst case
     "Draw all models side by side."
     styles, groups = looks(self.models), {}
+    colors = {m: s['color'] for m, s in styles.items()}
     for what, model, curve, critical in self.lines(): groups.setdefault(what, {})[model] = curve, critical
     alone = lambda models: not any(c for _, c in models.values())
-    cells = [c for what in sorted(groups, key=lambda g: alone(groups[g])) for c in _cells(what, groups[what], {m: s['color'] for m, s in styles.items()})]
+    cells = [c for what in sorted(groups, key=lambda g: alone(groups[g])) for c in _cells(what, groups[what], colors)]
     cols, rows = min(2, len(cells)), -(-len(cells) // 2)
     fig, grid = axes(rows=rows, cols=cols, width=DOUBLE if cols == 2 else SINGLE, height=.5 + 2.1*rows)
     for ax in grid.ravel()[len(cells):]: ax.set_axis_off()
@@ -345,7 +351,8 @@ def clean_images(
 )->Split: # these images, in their order
     "Find the clean images of examples; raises `InputError` where they are others, or in another space."
     here = f'{data.name} in space {data.space!r}'
-    check(examples.space == data.space, f'the examples are of {examples.data} in space {examples.space!r}, the data are {here}; use --space "{examples.space}"')
+    there = f'{examples.data} in space {examples.space!r}'
+    check(examples.space == data.space, f'the examples are of {there}, the data are {here}; use --space "{examples.space}"')
     place = {i: k for k, i in enumerate(data.test.index.tolist())}
     rows = [place.get(i, -1) for i in examples.index.tolist()]
     known = min(rows) >= 0 and data.test.raw.shape[1:] == examples.x.shape[2:]

@@ -21,7 +21,8 @@ from .style import DOUBLE,SINGLE,axes,looks,styled
 from .plots import plot_landscapes,plot_quantiles,plot_spectrum,plot_tiles
 from .data import Data
 from .models import has_closed_form,layer_path
-from .probes import PowerLaw,Spectrum,decision_map,effective_dimension,jacobian_norm,landscape,landscape_quantiles,plane,power_law,spectrum
+from .probes import PowerLaw,Spectrum,decision_map,effective_dimension,jacobian_norm,landscape,landscape_quantiles
+from .probes import plane,power_law,spectrum
 from .state import stream
 from .studies import as_landscape,test_images
 from .subjects import Subject,find_layer,inner_model,kept
@@ -60,7 +61,8 @@ def probe_spectrum(
     seed:int=0,             # not used: nothing is drawn
 )->Probed: # exponent, r2, dimension, largest
     "Compare the spectra of a layer of several models."
-    made = {s.name: kept(run, 'spectrum', measure_spectrum, subject=s, data=data, layer=layer, n=n, window=window) for s in progress(subjects, 'spectra')}
+    recipe = dict(data=data, layer=layer, n=n, window=window)
+    made = {s.name: kept(run, 'spectrum', measure_spectrum, subject=s, **recipe) for s in progress(subjects, 'spectra')}
     rows = []
     for name, m in made.items():
         fit = m['fit'] or dict(exponent=math.nan, r2=math.nan)
@@ -75,8 +77,8 @@ def panels(
     **kwargs,           # passed to `Figure.subplots`
 )->tuple: # the figure, and one panel a model
     "Panels side by side, three in a row."
-    cols = min(count, 3)
-    fig, grid = axes(rows=math.ceil(count / cols), cols=cols, width=SINGLE if cols == 1 else DOUBLE, height=.2 + height*math.ceil(count / cols), **kwargs)
+    cols, rows = min(count, 3), math.ceil(count / 3)
+    fig, grid = axes(rows=rows, cols=cols, width=SINGLE if cols == 1 else DOUBLE, height=.2 + height*rows, **kwargs)
     for ax in grid.ravel()[count:]: ax.set_axis_off()
     return fig, grid.ravel()[:count]
 
@@ -116,9 +118,11 @@ def probe_jacobian(
     seed:int=0,             # not used: nothing is drawn
 )->Probed: # quartiles and mean
     "Compare the Jacobian norms of several models."
-    made = {s.name: np.asarray(kept(run, 'jacobian', measure_jacobian, subject=s, data=data, layer=layer, n=n)['norms']) for s in progress(subjects, 'Jacobians')}
+    norms = lambda s: np.asarray(kept(run, 'jacobian', measure_jacobian, subject=s, data=data, layer=layer, n=n)['norms'])
+    made = {s.name: norms(s) for s in progress(subjects, 'Jacobians')}
     numbers = {name: dict(zip(('q1', 'median', 'q3'), np.quantile(v, [.25, .5, .75]))) | dict(mean=v.mean()) for name, v in made.items()}
-    rows = [measure(name, 'jacobian', q, v, setting=dict(layer=layer, n=len(made[name])), space=data.space) for name, qs in numbers.items() for q, v in qs.items()]
+    rows = [measure(name, 'jacobian', q, v, setting=dict(layer=layer, n=len(made[name])), space=data.space)
+            for name, qs in numbers.items() for q, v in qs.items()]
     return Probed(rows, dict(jacobian=draw_norms(made, layer)))
 
 # %% ../nbs/19e_probing.ipynb #8b9b60ff
@@ -129,7 +133,8 @@ def draw_norms(
 )->Figure: # one box a model
     "Draw Jacobian norms as boxes from the first to the third quartile, whiskers from the 5 % to the 95 % quantile."
     fig, ((ax,),) = axes()
-    drawn = ax.bxp(boxplot_stats([*norms.values()], whis=(5, 95)), showfliers=False, patch_artist=True, widths=.6, medianprops=dict(color='black', linewidth=1.2))
+    look = dict(showfliers=False, patch_artist=True, widths=.6, medianprops=dict(color='black', linewidth=1.2))
+    drawn = ax.bxp(boxplot_stats([*norms.values()], whis=(5, 95)), **look)
     for box, look in zip(drawn['boxes'], looks(norms).values()): box.set(facecolor=look['color'], linewidth=.6)
     slant = dict(rotation=30, ha='right', rotation_mode='anchor') if sum(map(len, norms)) > 28 else {}
     ax.set_xticks(range(1, len(norms) + 1), [*norms], **slant)
@@ -203,7 +208,8 @@ def image_weights(
     there = {p: getattr(named[p], 'weight', None) for p in paths}
     found = {p: w for p, t in there.items() if isinstance(t, torch.Tensor) and (w := _as_images(t.detach().cpu(), shape)) is not None}
     kind = type(model).__name__
-    check(found, f'layer {layer!r} of {kind} has no weights of the size of an image {shape} or a patch of it' if layer else f'{kind} has no layer with weights of the size of an image {shape}; name one')
+    where = f'layer {layer!r} of {kind} has no' if layer else f'{kind} has no layer with'
+    check(found, f'{where} weights of the size of an image {shape} or a patch of it; --layer PATH names another')
     return next(iter(found.items()))
 
 # %% ../nbs/19e_probing.ipynb #a6094d7c
@@ -235,7 +241,8 @@ def draw_weights(
     check(n >= 1, f'n={n} units; must be ≥ 1')
     fig, row = panels(len(made), height=2.9)
     for ax, (name, (path, w)) in zip(row, made.items()):
-        plot_tiles(w.flatten(1), tuple(w.shape[1:]) if w.shape[1] == 3 else tuple(w.shape[2:]), units=[*range(min(n, len(w)))], columns=math.ceil(math.sqrt(min(n, len(w)))), ax=ax)
+        count = min(n, len(w))
+        plot_tiles(w.flatten(1), tuple(w.shape[1:]), units=[*range(count)], columns=math.ceil(math.sqrt(count)), ax=ax)
         ax.set_title(f'{name}\n{path}')
     return fig
 

@@ -73,7 +73,8 @@ def find_checkpoint(
     if path.is_file(): return path
     best = [b for b in (path/'models'/'best.safetensors', path/'best.safetensors') if b.is_file()]
     others = sorted(str(o.relative_to(path)) for o in [*path.glob('models/*.safetensors'), *path.glob('*.safetensors')])
-    check(best, f'{path} has no models/best.safetensors; ' + (f'name one of its files: {", ".join(others[:4])}' if others else 'give the folder of a training, or a file'))
+    hint = f'name one of its files: {", ".join(others[:4])}' if others else 'give the folder of a training, or a file'
+    check(best, f'{path} has no models/best.safetensors; {hint}')
     return best[0]
 
 # %% ../nbs/19b_subjects.ipynb #44c1d0c3
@@ -143,7 +144,8 @@ def _unwrap(tree, path):
     kind = type(tree).__name__ + (f' of {", ".join(map(repr, [*tree][:4]))}' if isinstance(tree, Mapping) else '')
     right = isinstance(tree, Mapping) and tree and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tree.items())
     check(right, f'{path} holds a {kind}, no state dict; expected tensors by name, or these under one of the keys {", ".join(WRAPPERS)}')
-    while prefix := next((p for p in ('module.', '_orig_mod.') if all(k.startswith(p) for k in tree)), ''): tree = {k.removeprefix(prefix): v for k, v in tree.items()}
+    shared = lambda: next((p for p in ('module.', '_orig_mod.') if all(k.startswith(p) for k in tree)), '')
+    while prefix := shared(): tree = {k.removeprefix(prefix): v for k, v in tree.items()}
     return dict(tree)
 
 # %% ../nbs/19b_subjects.ipynb #d456d68c
@@ -179,9 +181,11 @@ def load_weights(
     state, mine, kind = read_weights(path), model.state_dict(), type(model).__name__
     missing = [k for k in mine if k not in state and not k.endswith('num_batches_tracked')]
     extra = [k for k in state if k not in mine]
-    check(not missing, f'{path} has no tensor {(missing or [0])[0]!r}, which {kind} needs ({len(missing)} of {len(mine)} are missing); the file has {_some(state)}')
-    check(not extra, f'{path} has a tensor {(extra or [0])[0]!r} that {kind} does not know ({len(extra)} of {len(state)}); {kind} has {_some(mine)}')
-    for k in state: check(state[k].shape == mine[k].shape, f'{path}: {k!r} has shape {tuple(state[k].shape)}, in {kind} it is {tuple(mine[k].shape)}; build the model in the size of the weights')
+    for k in missing[:1]: raise InputError(f'{path} has no tensor {k!r}, which {kind} needs ({len(missing)} of {len(mine)} are missing); it has {_some(state)}')
+    for k in extra[:1]: raise InputError(f'{path} has a tensor {k!r} that {kind} does not know ({len(extra)} of {len(state)}); {kind} has {_some(mine)}')
+    for k in state:
+        theirs, ours = tuple(state[k].shape), tuple(mine[k].shape)
+        check(theirs == ours, f'{path}: {k!r} has shape {theirs}, in {kind} it is {ours}; build the model in the size of the weights')
     model.load_state_dict(state, strict=False)
 
 # %% ../nbs/19b_subjects.ipynb #5794280e
@@ -199,7 +203,8 @@ def _call(make, recipe, modules, sizes):
     "Call a factory with the arguments of a recipe, and with the sizes that it asks for by name."
     nest = lambda o: build_recipe(o, modules, **sizes) if isinstance(o, Recipe) else o
     params = inspect.signature(make).parameters
-    for k in recipe.kwargs: check(k in params or any(p.kind is p.VAR_KEYWORD for p in params.values()), f'{recipe.name} has no field {k!r}; {nearest(k, params)}')
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in params.values())
+    for k in recipe.kwargs: check(takes_any or k in params, f'{recipe.name} has no field {k!r}; {nearest(k, params)}')
     args, kwargs = [*map(nest, recipe.args)], {k: nest(v) for k, v in recipe.kwargs.items()}
     kwargs |= {k: v for k, v in sizes.items() if k in [*params][len(args):] and k not in kwargs}
     try: inspect.signature(make).bind(*args, **kwargs)
@@ -265,12 +270,14 @@ def check_logits(
 ):
     "Raise `InputError` unless the model takes these images and returns finite logits for every class."
     (out, n), name = first_outputs(subject, split), subject.name
-    check(isinstance(out, Tensor), f'{name} returns a {type(out).__name__}; a tensor of logits is needed (--layer PATH names a layer that gives them)')
+    kind = type(out).__name__
+    check(isinstance(out, Tensor), f'{name} returns a {kind}; a tensor of logits is needed (--layer PATH names a layer that gives them)')
     right = out.ndim == 2 and len(out) == n and out.shape[1] >= classes
     check(right, f'{name} returns shape {tuple(out.shape)} for {n} images of {classes} classes; logits of shape ({n}, {classes}) are needed')
     check(bool(out.isfinite().all()), f'{name} returns NaN or Inf; are these its weights, and images in its range?')
     probable = bool((out >= 0).all()) and bool(((out.double().sum(1) - 1).abs() < 1e-4).all())
-    check(not probable, f'{name} returns probabilities (no entry below 0, rows sum to 1); remove its softmax, or name the layer before it with --layer PATH')
+    check(not probable, f'{name} returns probabilities (no entry below 0, rows sum to 1); '
+          'remove its softmax, or name the layer before it with --layer PATH')
 
 # %% ../nbs/19b_subjects.ipynb #33e423a3
 def find_layer(
@@ -306,5 +313,7 @@ def fit_space(
 )->Subject: # takes images in `space`
     "Bring a model into the space of the images; raises `InputError` where that is not possible."
     if subject.space in (None, space): return subject
-    check(space == 'pixel', f'{subject.name} was trained on images in space {subject.space!r}, these are in {space!r}; use --space pixel' + f', or --space "{subject.space}" for it alone'*(subject.space != 'pixel'))
-    return replace(subject, model=prepend(build_recipe(subject.space.replace('lp_unit', 'LpUnit')), subject.model).eval(), space='pixel')
+    alone = f', or --space "{subject.space}" for it alone'*(subject.space != 'pixel')
+    check(space == 'pixel', f'{subject.name} was trained on images in space {subject.space!r}, these are in {space!r}; use --space pixel{alone}')
+    scaling = build_recipe(subject.space.replace('lp_unit', 'LpUnit'))
+    return replace(subject, model=prepend(scaling, subject.model).eval(), space='pixel')

@@ -197,7 +197,7 @@ BAD = {
     'conv returns probabilities (no entry below 0, rows sum to 1)': ['evaluate', '--model', "strangers_net:Conv(ending='softmax')", '--weights', 'conv.pth'],
     'conv returns probabilities': ['probe', '--model', "strangers_net:Conv(ending='softmax')", '--weights', 'conv.pth', 'landscape'],
     'conv returns a tuple; a tensor of logits is needed': ['evaluate', '--model', 'strangers_net:Pair', '--weights', 'conv.pth'],
-    '--normalize .1,.2 .3,.3: the images have 1 channels': ['evaluate', *CONV, '--normalize', '.1,.2', '.3,.3'],
+    '--normalize .1,.2 .3,.3: the images have 1 channel;': ['evaluate', *CONV, '--normalize', '.1,.2', '.3,.3'],
     "no layer 'fcc' in Conv; did you mean 'fc'": ['evaluate', *CONV, '--layer', 'fcc'],
     "no layer 'hiden' in SHLP; did you mean 'hidden'": ['probe', 'bp', 'spectrum', '--layer', 'hiden'],
     "the last argument is the kind of probe, not 'spektrum'; did you mean 'spectrum'": ['probe', 'bp', 'spektrum'],
