@@ -107,11 +107,12 @@ def find_subjects(
     seed:int=0,     # of foreign weights that are drawn
 )->list: # of `Subject`, in the space of the data
     "Load all models."
-    from locallearning.subjects import fit_space,foreign_subject,load_subject,name_apart
+    from locallearning.subjects import find_checkpoint,fit_space,foreign_subject,load_subject,name_apart
     check(checkpoints or model, 'nothing to look at; name a checkpoint (or the folder of a training), or a --model')
     if not model: exclude('a checkpoint', 'says itself what it is', weights=weights, normalize=normalize)
     for m in modules: import_user(m)
-    found = [load_subject(c, modules, device, n) for c, n in zip(checkpoints, name_apart(checkpoints))]
+    files = [*map(find_checkpoint, checkpoints)]
+    found = [load_subject(c, modules, device, n) for c, n in zip(files, name_apart(files))]
     if model:
         scaling = normalize and tuple(parse_numbers(n, '--normalize') for n in normalize)
         channels = data.shape[0]
