@@ -24,7 +24,8 @@ def peer(
 ): # the module
     "Import a library of attacks; raises `InputError` that says how to get it."
     try: return importlib.import_module(library)
-    except ImportError as e: raise InputError(f"{library} cannot be imported ({e}); install it with: pip install 'locallearning[peers]'") from None
+    except ImportError as e:
+        raise InputError(f"{library} cannot be imported ({e}); install it with: pip install 'locallearning[peers]'") from None
 
 # %% ../nbs/07c_adapters.ipynb #ed8ce8dc
 @contextmanager
@@ -96,7 +97,8 @@ def find_attack(
     name:str,  # the name of a class
 )->type: # the class
     "Find an attack by name; raises `InputError` with the nearest names."
-    there = {k: v for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, base) and v is not base and not inspect.isabstract(v)}
+    made = lambda v: isinstance(v, type) and issubclass(v, base) and v is not base and not inspect.isabstract(v)
+    there = {k: v for k, v in vars(module).items() if made(v)}
     check(name in there, f'{module.__name__.partition(".")[0]} has no attack {name!r}; {nearest(name, there)}')
     return there[name]
 
@@ -158,11 +160,14 @@ class Foolbox(Peer):
         make = find_attack(lib.attacks, lib.attacks.base.Attack, name)
         check_settings(make, settings)
         self.name,self.black_box,self.settings = name,black_box,settings
-        self.norm = _order(_distance(make(**settings)), name)
+        self.norm = _order(_distance(make, settings), name)
 
 # %% ../nbs/07c_adapters.ipynb #74a33deb
-def _distance(attack):
+def _distance(make, settings):
     "The order of the norm of a Foolbox attack, None if there is none."
+    try: attack = make(**settings)
+    except (ImportError, TypeError, ValueError, AssertionError) as e:
+        raise InputError(f'{make.__name__} with settings {settings}: {e}') from None
     try: return getattr(attack.distance, 'p', None)
     except (AttributeError, ValueError): return None
 

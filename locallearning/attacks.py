@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'norm_order', 'per_image', 'lengths', 'perturbation_norm', 'project', 'into_box', 'check_attack_input', 'ce',
-           'margin', 'log_odds', 'dlr', 'steepest', 'random_start', 'climb', 'maximise', 'objective', 'attack_input',
-           'Ray', 'GaussianNoise', 'FGSM', 'PGD', 'Adversarial']
+           'margin', 'log_odds', 'dlr', 'dlr_targeted', 'steepest', 'random_start', 'climb', 'maximise', 'objective',
+           'attack_input', 'Ray', 'GaussianNoise', 'FGSM', 'PGD', 'Adversarial']
 
 # %% ../nbs/07_attacks.ipynb #8bbdd5e5
 import math
@@ -151,8 +151,20 @@ def dlr(
     top = logits.topk(3, 1).values
     return margin(logits, y) / (top[:, 0] - top[:, 2]).clamp_min(1e-12)
 
-# %% ../nbs/07_attacks.ipynb #b6cf36fa
-LOSSES = dict(ce=ce, log_odds=log_odds, margin=margin, dlr=dlr)
+# %% ../nbs/07_attacks.ipynb #8f6e7ee0
+def dlr_targeted(
+    logits:Tensor,           # B×C, C ≥ 4
+    y:Tensor,                # (B,) labels
+    target:Tensor|None=None, # (B,) the class to reach; None: the likeliest wrong one
+)->Tensor: # (B,), positive where the target beats the label
+    "How far a target is ahead of the label, in units of the spread of the logits."
+    check(logits.shape[1] >= 4, f"loss 'dlr_targeted' compares four classes, the model has {logits.shape[1]}; use 'dlr' for three, 'margin' for two")
+    top = logits.topk(4, 1).values
+    lead = margin(logits, y) if target is None else logits.gather(1, torch.stack([target, y], 1)).diff(dim=1)[:, 0].neg()
+    return lead / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2).clamp_min(1e-12)
+
+# %% ../nbs/07_attacks.ipynb #aff33d1d
+LOSSES = dict(ce=ce, log_odds=log_odds, margin=margin, dlr=dlr, dlr_targeted=dlr_targeted)
 
 # %% ../nbs/07_attacks.ipynb #fe256966
 def steepest(
@@ -235,7 +247,7 @@ def maximise(
 def objective(
     model:nn.Module,         # returns B×C logits
     y:Tensor,                # (B,) labels
-    loss:str|Callable='ce',  # 'ce', 'log_odds', 'margin', 'dlr', or a function of logits and labels that gives (B,)
+    loss:str|Callable='ce',  # one of `LOSSES`, or a function of logits and labels that gives (B,)
 )->Callable: # images → (loss, misclassified), each (B,)
     "Make the function that an attack climbs."
     per_sample = loss if callable(loss) else LOSSES[loss]
@@ -326,7 +338,7 @@ def __call__(self:GaussianNoise,
 class FGSM(Ray):
     "The fast gradient step: one step of steepest ascent to the rim of the ball."
     norm:float|str = 'inf' # order of the norm of the ball
-    loss:str = 'ce'        # 'ce', 'log_odds', 'margin' or 'dlr'
+    loss:str = 'ce'        # one of `LOSSES`
     def __post_init__(self): _name_norm(self); _known('loss', self.loss, LOSSES)
 
 # %% ../nbs/07_attacks.ipynb #3bf94d5d
@@ -368,7 +380,7 @@ class PGD(Piece):
     relative_step:float|None = None  # length of a step in units of `eps`; None: 2.5 / steps
     random_start:bool = False        # begin somewhere in the ball, not at the image
     restarts:int = 1                 # runs of which the best counts; more than one needs a random start
-    loss:str = 'ce'                  # 'ce', 'log_odds', 'margin' or 'dlr'
+    loss:str = 'ce'                  # one of `LOSSES`
     keep:str = 'best'                # 'best' iterate of each image or the 'last'
     def __post_init__(self):
         _name_norm(self); _known('loss', self.loss, LOSSES); _known('keep', self.keep, ('best', 'last'))

@@ -4,10 +4,11 @@ import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 import locallearning.strong_attacks as strong
-from locallearning.attacks import LOSSES, PGD, lengths, margin, perturbation_norm
+from locallearning.attacks import FGSM, LOSSES, PGD, dlr_targeted, perturbation_norm
 from locallearning.core import InputError, build_recipe
 from locallearning.data import load
-from locallearning.masking import correct_subset
+from locallearning.masking import correct_subset, masking_checks
+from locallearning.robustness import accuracy_curve, critical_norm
 from locallearning.models import SHLP
 from locallearning.state import seeded, stream
 from locallearning.strong_attacks import *
@@ -141,7 +142,7 @@ def test_targeted_dlr_is_positive_exactly_where_the_target_wins():
     assert ranks.shape == (5, 300) and not (ranks == y).any()
     assert (z.gather(1, ranks.T).diff(dim=1) <= 0).all()
     losses = torch.stack([dlr_targeted(z, y, t) for t in ranks])
-    assert torch.equal((losses > 0).any(0), z.argmax(1) != y)
+    assert torch.equal((losses > 0).any(0), z.argmax(1) != y) and torch.equal(losses[0], dlr_targeted(z, y))
     torch.testing.assert_close(torch.stack([dlr_targeted(40*z - 3, y, t) for t in ranks]), losses)
     i, t = 7, ranks[2, 7]
     s = z[i].sort(descending=True).values
@@ -318,7 +319,7 @@ def test_the_luck_of_an_image_does_not_depend_on_the_fate_of_its_neighbours(atta
 def test_no_image_gets_safer(attack):
     model = net()
     x, y = right_images(model, 40)
-    loss = LOSSES[attack.loss] if attack.loss in LOSSES else margin
+    loss = LOSSES[attack.loss]
     adv = attack(model, x, y, .1, generator=stream(0, 'a'))
     still = model(adv).argmax(1) == y
     assert not still.all() and (loss(model(adv), y) >= loss(model(x), y) - 1e-5)[still].all()
@@ -372,14 +373,14 @@ def test_losses_that_need_more_classes_say_so(classes, loss, said):
     model = net(classes=classes)
     x, y = right_images(model)
     with pytest.raises(InputError, match=said): APGD(loss=loss, steps=2)(model, x, y, .1)
-    for attack in (APGD(steps=2), APGD(steps=2, loss='margin'), Square(queries=3)): attack(model, x, y, .1)
+    for attack in (APGD(steps=2), APGD(steps=2, loss='margin'), Square(queries=3), FGSM(loss='log_odds')): attack(model, x, y, .1)
     assert model.training
 
 
 @pytest.mark.parametrize('make, said', [
     (lambda: APGD(norm=1), 'PGD takes any order'), (lambda: APGD(norm='two'), 'no norm'), (lambda: APGD(steps=0), 'steps=0'), (lambda: APGD(targets=0), 'targets=0'),
     (lambda: APGD(loss='dlr_targetted'), "'dlr_targeted'"), (lambda: APGD(rho=2), r'rho=2.*\[0, 1\]'), (lambda: Square(norm=3), "norm='inf' and norm=2"),
-    (lambda: Square(queries=0), 'queries=0'), (lambda: Square(p_init=1.5), r'p_init=1.5'), (lambda: Square(loss='dlr_targeted'), 'loss=')])
+    (lambda: Square(queries=0), 'queries=0'), (lambda: Square(p_init=1.5), r'p_init=1.5'), (lambda: Square(loss='margins'), "did you mean 'margin'")])
 def test_bad_fields_are_refused(make, said):
     with pytest.raises(InputError, match=said): make()
 
@@ -395,6 +396,15 @@ def test_bad_input_is_refused(attack):
 def test_repr_rebuilds_the_piece(attack):
     assert build_recipe(repr(attack), modules=['locallearning.strong_attacks']) == attack
     assert getattr(attack, 'black_box', False) == isinstance(attack, Square)
+
+
+@pytest.mark.parametrize('attack', [APGD(steps=4, loss='dlr_targeted', targets=2), Square(queries=10)], ids=repr)
+def test_curves_critical_norms_and_checks_take_these_attacks(attack):
+    model = net(classes=6)
+    data = right_images(model, 20)
+    curve = accuracy_curve(model, data, attack, [0., .05, .5])
+    assert curve.accuracy[0] == 1 > curve.accuracy[2] and not masking_checks(model, data, attack).zero_gradient
+    assert critical_norm(model, data, attack, norm='inf', rtol=.2).images == 20
 
 
 # trained models, oracles
