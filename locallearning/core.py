@@ -31,10 +31,11 @@ def nearest(
     name:str,            # the name that was not found
     valid:Iterable[str], # the names that exist
 )->str: # half a sentence to end an error message with
-    "Say which valid name `name` was probably meant to be, or list them all."
+    "Say which valid name `name` was probably meant to be, or list them, unless they are many."
     valid = sorted(map(str, valid))
     close = difflib.get_close_matches(str(name), valid, n=2, cutoff=.6)
     if close: return 'did you mean ' + ' or '.join(map(repr, close)) + '?'
+    if len(valid) > 30: return f'none of the {len(valid)} names there are comes near'
     return 'valid: ' + (', '.join(valid) if valid else 'none')
 
 # %% ../nbs/00_core.ipynb #a429e4ef

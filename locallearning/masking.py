@@ -92,7 +92,8 @@ def _directions(model, images, attack, batch_size, seed):
 def _shoot(model, images, attack, eps, norm, ray, generator):
     x, y, bounds = images.x, images.y, images.bounds
     if ray is not None: x_adv = attack.along(x, ray, eps, bounds)
-    else: x_adv = attack(model, x, y, eps, bounds=bounds, generator=generator)
+    else:
+        with torch.enable_grad(): x_adv = attack(model, x, y, eps, bounds=bounds, generator=generator).detach()
     with evaluating(model): logits = model(x_adv)
     return logits.argmax(1) != y, perturbation_norm(x, x_adv, norm), margin(logits, y)
 

@@ -383,7 +383,7 @@ def plot_history(
     quantities=('loss', 'accuracy'), # one panel each
     colors:dict=None, # label → colour
 )->Figure: # one panel per quantity
-    "What was seen over the epochs of one or more trainings; training solid, other splits dashed."
+    "What was seen over the epochs of one or more trainings; training solid, images held out dotted, test images dashed."
     histories = histories if isinstance(histories, dict) else {'': histories}
     styles = looks(histories, colors)
     fig, (row,) = axes(cols=len(quantities), width=DOUBLE if len(quantities) > 1 else SINGLE, height=2.3 + .13*len(histories))
@@ -392,9 +392,13 @@ def plot_history(
         ax.set(xlabel='epoch', ylabel=quantity)
         ax.locator_params(axis='x', integer=True)
     models = [Line2D([], [], label=label, **look | dict(linestyle='-')) for label, look in styles.items() if label]
-    splits = [Line2D([], [], color='black', linestyle=style, label=name) for name, style in dict(train='-', test='--').items()]
+    seen = {r['split'] for h in histories.values() for r in _rows(h)}
+    splits = [Line2D([], [], color='black', linestyle=style, label=name) for split, (style, name) in SPLITS.items() if split in seen]
     fig.legend(handles=models + splits, loc='outside lower center', ncols=5)
     return fig
+
+# %% ../nbs/01_plots.ipynb #b691a581
+SPLITS = dict(train=('-', 'training images, as trained on'), valid=(':', 'images held out'), test=('--', 'test images'))
 
 # %% ../nbs/01_plots.ipynb #f333c793
 def _rows(history): return history.rows if hasattr(history, 'rows') else history.to_dict('records')
@@ -403,4 +407,4 @@ def _rows(history): return history.rows if hasattr(history, 'rows') else history
 def _draw_history(ax, rows, quantity, look):
     for split in dict.fromkeys(r['split'] for r in rows if r['quantity'] == quantity):
         epochs, values = zip(*[(r['epoch'], r['value']) for r in rows if (r['split'], r['quantity']) == (split, quantity)])
-        ax.plot(epochs, values, markevery=max(1, len(epochs) // 6), **look | dict(linestyle='-' if split == 'train' else '--'))
+        ax.plot(epochs, values, markevery=max(1, len(epochs) // 6), **look | dict(linestyle=SPLITS.get(split, ('-.',))[0]))

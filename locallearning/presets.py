@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLAGS', 'CALLS', 'Plan', 'read_plan', 'check_types', 'plan_folder', 'find_preset', 'preset_fields', 'check_piece',
            'hold_out', 'resolve_training', 'check_plan', 'stored_plan', 'resume_training', 'agreed', 'place_training',
-           'run_training', 'history_figure']
+           'run_training']
 
 # %% ../nbs/19c_presets.ipynb #446b6252
 import hashlib,inspect,json,math
@@ -14,12 +14,11 @@ from dataclasses import asdict,dataclass,field,fields,replace
 from pathlib import Path
 import pandas as pd
 import torch
-from matplotlib.lines import Line2D
 from torch import nn
 from .core import InputError,build_recipe,check,complete_recipe,import_user,measure,nearest,write_atomic
 from .runs import Run,locked,request_key
 from .state import load_checkpoint,load_model,pick_device
-from .style import save_figure,styled
+from .style import save_figure
 from .plots import plot_history
 from .data import Data,load,subset,_split_recipe
 from .training import accuracy,build_model,check_fits,train_model
@@ -336,7 +335,7 @@ def _write(run, plan, data, made, device):
     run.write_table('history', made['history'])
     rows = [_row(run, plan, quantity, v, which) for which, score in scores.items() for quantity, v in score.items() if v is not None]
     run.write_measurements('train', rows)
-    save_figure(history_figure(made['history']), run.path('figures', 'history'))
+    save_figure(plot_history(made['history']), run.path('figures', 'history'))
     run.write_manifest('train')
     return dict(folder=run.folder, data=data, history=made['history'], scores=scores, pretrain=made['pretrain'])
 
@@ -351,16 +350,3 @@ def _score(run, which, plan, data, history, device):
 def _row(run, plan, quantity, value, which):
     name = plan.preset.partition('/')[2] or plan.model.partition('(')[0]
     return measure(name, 'classifier', quantity, value, family=run.family, setting=dict(checkpoint=which), space=run.space, seed=run.seed)
-
-# %% ../nbs/19c_presets.ipynb #96c88c28
-@styled
-def history_figure(
-    history:pd.DataFrame, # epoch, split, quantity, value
-): # matplotlib figure
-    "Draw loss and accuracy over the epochs."
-    fig = plot_history(history)
-    fig.legends[0].remove()
-    lines = dict(train=('-', 'training images, as trained on'), valid=('--', 'images held out'))
-    handles = [Line2D([], [], color='black', linestyle=style, label=text) for split, (style, text) in lines.items() if split in set(history.split)]
-    fig.legend(handles=handles, loc='outside lower center', ncols=2)
-    return fig

@@ -157,6 +157,10 @@ EXAMPLES = {
     'Power': ['Power(2)'],
     'Adversarial': ["Adversarial(PGD(norm='inf', steps=3), eps=.1)"],
     'Steps': ['Steps(1e-3, [(31, 5e-4), (91, 2e-4)], of=1000, epochs=10)'],
+    'Foolbox': ["Foolbox('LinfPGD', steps=3)", "Foolbox('LinfPGD', black_box=True)"],
+    'Torchattacks': ["Torchattacks('PGD', steps=3)"],
+    'Transfer': ["Transfer('bp.safetensors')", "Transfer('bp.safetensors', attack=PGD(norm=2, steps=3))"],
+    'APGD': ['APGD()', "APGD(norm=2, steps=10, loss='dlr_targeted')"],
     'PGD': ['PGD()', "PGD(norm=2, steps=3, step_size=1e-3, loss='dlr')"],
 }
 

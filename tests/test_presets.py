@@ -11,7 +11,7 @@ import locallearning as ll
 from locallearning import presets, training
 from locallearning.core import InputError
 from locallearning.families import runs_folder
-from locallearning.presets import (FLAGS, Plan, check_piece, find_preset, history_figure, hold_out, place_training, plan_folder, read_plan, resolve_training, resume_training,
+from locallearning.presets import (FLAGS, Plan, check_piece, find_preset, hold_out, place_training, plan_folder, read_plan, resolve_training, resume_training,
                                    run_training, stored_plan)
 from locallearning.state import load_checkpoint, load_model
 
@@ -153,7 +153,7 @@ def test_the_best_epoch_is_that_of_the_images_held_out(done):
 def test_without_images_to_choose_by_best_is_last(plan, tmp_path):
     done = run_training(replace(plan, valid=0., epochs=1, snapshots=[]), tmp_path)
     assert (tmp_path/'models'/'best.safetensors').read_bytes() == (tmp_path/'models'/'last.safetensors').read_bytes() and done['scores']['best'] == done['scores']['last']
-    assert [t.get_text() for t in history_figure(done['history']).legends[0].get_texts()] == ['training images, as trained on']
+    assert [t.get_text() for t in ll.plot_history(done['history']).legends[0].get_texts()] == ['training images, as trained on']
 
 
 def test_the_config_repeats_the_training(done, tmp_path):

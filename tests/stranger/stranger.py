@@ -23,7 +23,6 @@ class Steady:
 class Corner:
     "To a corner of the ball at once, with some of the signs turned."
     def __init__(self, turned=.1): self.turned = turned
-    @torch.enable_grad()
     def __call__(self, model, x, y, eps, *, bounds=(0., 1.), generator=None):
         x = x.detach().requires_grad_()
         sign = torch.autograd.grad(F.cross_entropy(model(x), y), x)[0].sign()
