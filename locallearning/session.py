@@ -100,7 +100,7 @@ def train(self:Experiment,
     key:str, # name of a model
 ): # the artefact: checkpoint, history, test accuracy
     "Train a model of the family, or find it trained."
-    spec = self.models[key]
+    spec = self.models.get(key) or self.spec(key)
     return self.run.artefact(f'model-{key}', train_model, model=spec.model, data=self.data, seed=self.run.seed, device=self.device, **spec.training)
 
 # %% ../nbs/19a_session.ipynb #5eac55c6
