@@ -16,6 +16,7 @@ from typing import Annotated,Optional
 import typer
 from .core import InputError,check,import_user,nearest,parse_recipe
 from .families import runs_folder,slug
+from .cli_train import shown
 
 # %% ../nbs/23b_cli_examine.ipynb #24df850d
 def parse_numbers(
@@ -155,11 +156,11 @@ def aligned(
 # %% ../nbs/23b_cli_examine.ipynb #7787ca9d
 def evaluation_text(
     frame,      # `Evaluation.table()`
-    shown:int=5,# radii, at most
+    most:int=5, # radii that are shown
 )->str: # for the terminal
     "Write the table of an evaluation, and below it what a reader must know."
     radii, text = [c for c in frame.columns if re.fullmatch(r'[\d.e+-]+', c)], []
-    keep = {radii[round(i*(len(radii) - 1)/max(1, shown - 1))] for i in range(shown)} if len(radii) > shown else radii
+    keep = {radii[round(i*(len(radii) - 1)/max(1, most - 1))] for i in range(most)} if len(radii) > most else radii
     share = lambda row, columns: {c if c == 'clean' else f'{float(c):.3g}': '–' if row[c] != row[c] else f'{row[c]:.3f}' for c in columns}
     for what, part in frame.groupby('attack', sort=False):
         rows = [dict(model=r['model'] + ' †'*bool(r['flags'])) | share(r, ['clean', *(c for c in radii if c in keep)])
@@ -194,11 +195,10 @@ def finish(
     run.write_measurements(part, rows)
     run.write_manifest(part)
     drawn = [path for name, f in figures.items() for path in save_figure(f, run.path('figures', name))]
-    near = lambda p: str(p.relative_to(Path.cwd())) if p.is_relative_to(Path.cwd()) else str(p)
     typer.echo(text)
     for p in drawn:
-        if p.suffix == '.png': typer.echo(f'figure    {near(p)}')
-    typer.echo(f'results   {near(run.folder/"results"/"measurements.csv")}')
+        if p.suffix == '.png': typer.echo(f'figure    {shown(p)}')
+    typer.echo(f'results   {shown(run.folder/"results"/"measurements.csv")}')
 
 # %% ../nbs/23b_cli_examine.ipynb #c52c0377
 ATTACK = "PGD(loss='log_odds')"
@@ -291,12 +291,13 @@ def report_evaluation(
     n:int,  # images
 ):
     "Write the tables of an evaluation, and print it."
+    from locallearning.pictures import evaluation_figure
     frame = found.table()
     run.write_table('evaluation', frame)
     for m, w in found.worst.items(): run.write_table(f'worst_case-{re.sub("[^A-Za-z0-9_.]+", "-", m)}', w.table)
     head = (f'{n} test images of {found.data.name} in space {found.data.space}: accuracy without attack and at each radius;\n'
             'critical: median critical norm (L2); never: images never broken')
-    finish(run, 'evaluate', found.rows(), dict(evaluation=found.figure()), f'{head}\n{evaluation_text(frame)}')
+    finish(run, 'evaluate', found.rows(), dict(evaluation=evaluation_figure(found)), f'{head}\n{evaluation_text(frame)}')
 
 # %% ../nbs/23b_cli_examine.ipynb #ea509b8b
 PROBES = ('spectrum', 'jacobian', 'landscape', 'weights')
@@ -347,6 +348,7 @@ def run_probe(
     out:str|None,       # folder
 ):
     "Load, look, write and print."
+    from locallearning.pictures import probe_figures
     from locallearning.probing import probe_models
     from locallearning.state import pick_device
     from locallearning.subjects import check_logits,first_outputs
@@ -357,4 +359,5 @@ def run_probe(
         elif kind != 'weights': first_outputs(s, data.test)
     run = open_run('probe', out, [*(s.name for s in subjects), kind], r, data.space)
     found = probe_models(kind, subjects, data, run=run, **options)
-    finish(run, f'probe-{kind}', found.rows, found.figures, f'{kind}, test images of {data.name} in space {data.space}\n{probe_text(found.rows)}')
+    text = f'{kind}, test images of {data.name} in space {data.space}\n{probe_text(found.rows)}'
+    finish(run, f'probe-{kind}', found.rows, probe_figures(found), text)

@@ -57,7 +57,7 @@ def _installed(top):
     return top in sys.stdlib_module_names or (path := _found(top)) is None or bool({'site-packages', 'dist-packages'} & {*path.parts})
 
 # %% ../nbs/00b_runs.ipynb #907f27dd
-HARMLESS = tuple(f'locallearning.{m}' for m in ('style', 'plots', 'claims', 'families', 'session', 'presets', 'runner', 'report', 'bench', 'cli', 'cli_train', 'cli_examine'))
+HARMLESS = tuple(f'locallearning.{m}' for m in ('style', 'plots', 'pictures', 'claims', 'families', 'session', 'presets', 'runner', 'report', 'bench', 'cli', 'cli_train', 'cli_examine'))
 
 # %% ../nbs/00b_runs.ipynb #a7bf7432
 def closure(

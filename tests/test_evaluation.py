@@ -1,4 +1,4 @@
-"""Models under attack: what is measured, kept and drawn, and examples of one tried on others."""
+"""Models under attack: what is measured and kept, and examples of one tried on others."""
 from dataclasses import replace
 
 import numpy as np
@@ -148,19 +148,7 @@ def test_rows_are_measurements(found):
     assert clean == {m: c.clean for m, (c, _) in found.attacks['FGSM()'].items()}
 
 
-def lines_of(ax): return [line.get_color() for line in ax.lines if len(line.get_xdata()) == len(EPS)]
-
-
-def test_a_model_looks_the_same_in_every_panel(found):
-    fig = found.figure()
-    panels = {ax.get_title(loc='left'): ax for ax in fig.axes if ax.get_title(loc='left')}
-    assert list(panels) == ['PGD(steps=3)', 'FGSM()', 'GaussianNoise()', 'worst case'] and len({tuple(lines_of(ax)) for ax in panels.values()}) == 1
-    assert [t.get_text() for t in fig.legends[0].get_texts()] == ['a', 'b']
-    assert sum('critical norm' in ax.get_ylabel() for ax in fig.axes) == 2
-    assert len({ax.get_position().bounds for ax in fig.axes}) == len(fig.axes)
-
-
-def test_doubtful_panels_say_so(data):
+def test_what_is_doubtful_is_flagged(data):
     with seeded(0, 'init'): net = SHLP(784, 40)
     fit(net, data, epochs=4)
     net.readout.weight.data *= 1e4  # a saturated softmax: the gradient of the cross-entropy is rounded to zero
@@ -168,8 +156,6 @@ def test_doubtful_panels_say_so(data):
     found = evaluate_models([Subject('sure', net, '')], data, ['PGD(steps=3)', 'FGSM()'], EPS, **HOW)
     flags = found.table().set_index('attack')['flags']
     assert 'zero gradient' in flags['PGD(steps=3)'] and 'survivors' in flags['FGSM()'] and 'masked' in flags['worst case']
-    titles = [ax.get_title(loc='left') for ax in found.figure().axes]
-    assert 'PGD(steps=3)\n† doubtful: sure' in titles and 'worst case\n† doubtful: sure' in titles
 
 
 # --- examples
@@ -183,7 +169,7 @@ def test_examples_do_to_their_model_what_the_attack_did(examples, data, subjects
     own, other = (moved.attacks['PGD(steps=3) on a'][m][0] for m in 'ab')
     assert np.array_equal(own.right, found.attacks['PGD(steps=3)']['a'][0].right[1:]) and own.eps.tolist() == EPS[1:]
     assert (own.relative <= other.relative).all() and own.n == 60 and not moved.worst
-    assert len(moved.table()) == 2 and moved.figure().axes
+    assert len(moved.table()) == 2
 
 
 def test_examples_are_made_of_images_that_the_model_gets_wrong_too(examples, data, subjects):
