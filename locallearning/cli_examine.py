@@ -272,7 +272,7 @@ def run_evaluation(
     else:
         other = r['surrogate'] and fit_space(load_subject(r['surrogate'], how['modules'], device), data.space)
         if other: check_logits(other, split, len(data.classes))
-        more = dict(surrogate=other or None, run=run, critical=r['critical'], device=device)
+        more = dict(surrogate=other or None, run=run, critical=r['critical'])
         found = evaluate_models(subjects, data, r['attack'] or [ATTACK], radii, **how, **more)
     report_evaluation(run, found, len(split) if kept is None else len(kept.y))
     if r['save']: keep_examples(r, subjects[0], data, radii, how)

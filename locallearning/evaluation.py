@@ -86,7 +86,6 @@ def measure_attack(
     critical:bool=True,     # critical norms too, where the attack has them
     batch_size:int=1000,    # images at a time
     seed:int=0,             # of the attack's draws
-    device:str='cpu',       # where the model is
     modules=(),             # further modules whose names the recipe may use
 )->dict: # 'curve' and 'critical' (or None), as plain data
     "Accuracy over the radius, and critical norms, under one attack."
@@ -147,7 +146,6 @@ def measure_worst(
     box:list|None=None,     # see `attacked_images`
     batch_size:int=1000,    # images at a time
     seed:int=0,             # of the attacks' draws
-    device:str='cpu',       # where the model is
     modules=(),             # further modules whose names recipes may use
     folder:Path|None=None,  # keeps what is done after a kill
 )->dict: # a `WorstCase` as plain data
@@ -180,7 +178,7 @@ def evaluate_models(
     surrogate:Subject|None=None, # adds examples made on this model to the worst case
     run=None,               # keeps what is measured
     critical:bool=True,     # critical norms too
-    **how,                  # n, box, batch_size, seed, device, modules
+    **how,                  # n, box, batch_size, seed, modules
 )->Evaluation: # with the worst case where `has_worst`
     "Attack several models in the same way; raises `InputError` for what is no attack or no grid."
     eps = check_grid(eps)
