@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['GRIDS', 'Imports', 'Model', 'Weights', 'Scaling', 'DataSet', 'DataRoot', 'Space', 'Seed', 'Device', 'Out', 'ATTACK',
            'PROBES', 'parse_numbers', 'parse_grid', 'parse_bounds', 'exclude', 'find_data', 'find_subjects', 'open_run',
-           'aligned', 'evaluation_text', 'probe_text', 'finish', 'evaluate', 'run_evaluation', 'keep_examples',
-           'report_evaluation', 'probe', 'run_probe']
+           'aligned', 'evaluation_text', 'doubts', 'probe_text', 'finish', 'evaluate', 'run_evaluation',
+           'keep_examples', 'report_evaluation', 'probe', 'run_probe']
 
 # %% ../nbs/23b_cli_examine.ipynb #c39edbd9
 import hashlib,json,math,re,textwrap
@@ -167,8 +167,19 @@ def evaluation_text(
                 | {k.split('_')[0]: r[k] for k in ('critical_norm', 'never_broken') if k in r} for r in part.to_dict('records')]
         text += [*textwrap.wrap(what, 108), *aligned(rows)]
     notes = [f'† {r.model} under {r.attack}: {r.flags}' for r in frame.itertuples() if r.flags]
-    notes += ['† here the attack may have failed, rather than the model held; compare the worst case (--attack standard)']*bool(notes)
+    notes += [f'† {why}' for why in doubts(frame['flags'])]
     return '\n'.join(text + [line for n in notes for line in textwrap.wrap(n, 108, subsequent_indent='  ')])
+
+# %% ../nbs/23b_cli_examine.ipynb #2e1eb070
+def doubts(
+    flags, # of each row, as texts
+)->list[str]: # sentences
+    "Explain the flags of a table."
+    from locallearning.evaluation import OUTSIDE
+    found = {f for text in flags for f in text.split(', ') if f}
+    why = ['what leaves ball or box proves nothing; such an attack is left out of the worst case']*(OUTSIDE in found)
+    failed = 'here the attack may have failed, rather than the model held; compare the worst case (--attack standard)'
+    return why + [failed]*bool(found - {OUTSIDE})
 
 # %% ../nbs/23b_cli_examine.ipynb #4e504f8a
 def probe_text(

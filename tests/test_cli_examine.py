@@ -120,6 +120,14 @@ def test_a_model_of_unit_images_can_be_measured_in_its_own_space(call, tmp_path)
     assert code == 0 and set(pd.read_csv(tmp_path/'results'/'measurements.csv').space) == {'lp_unit(p=3)'}
 
 
+def test_an_attack_that_leaves_the_box_is_said_to_and_the_rest_is_measured(call, tmp_path):
+    attacks = [w for a in ('PublishedPGD(steps=2)', 'FGSM()', 'PGD(steps=2)') for w in ('--attack', a)]
+    code, out, err = call('evaluate', 'kh.safetensors', '--space', 'lp_unit(p=3)', *attacks, '--n', 20, '--eps', '0,.02', '--no-critical', '--device', 'cpu', '--out', tmp_path)
+    assert code == 0 and err == '' and '† kh under PublishedPGD(steps=2): leaves ball or box' in out, err
+    assert '† what leaves ball or box proves nothing; such an attack is left out of the worst case' in out
+    assert 'PublishedPGD' not in (tmp_path/'results'/'worst_case-kh.csv').read_text()
+
+
 def test_a_softmax_is_left_out_by_its_layer_and_a_scaling_goes_in_front(call, tmp_path):
     how = ['--n', 20, '--eps', '0', '--no-critical', '--device', 'cpu', '--out', tmp_path, '--weights', 'conv.pth']
     plain, cut = (call('evaluate', *how, '--model', *model) for model in (["strangers_net:Conv"], ["strangers_net:Conv(ending='softmax')", '--layer', 'fc']))

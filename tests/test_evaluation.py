@@ -1,15 +1,16 @@
 """Models under attack: what is measured and kept, and examples of one tried on others."""
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from locallearning import evaluation
-from locallearning.attacks import PGD
+from locallearning.attacks import FGSM, PGD
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import load
-from locallearning.evaluation import (attacked_images, build_attack, build_attacks, clean_images, evaluate_examples, evaluate_models, has_critical, has_worst,
+from locallearning.evaluation import (OUTSIDE, attacked_images, build_attack, build_attacks, clean_images, evaluate_examples, evaluate_models, has_critical, has_worst,
                                       images_key, load_examples, make_examples, measure_attack, save_examples)
 from locallearning.masking import predict
 from locallearning.models import SHLP
@@ -103,6 +104,17 @@ class Precise(Shift):
 '''
 
 
+JUMP = '''
+import torch
+from locallearning import FGSM
+class Jump(FGSM):
+    "Twice as far as allowed where the first model answers."
+    def __call__(self, model, x, y, eps, **kwargs):
+        far = 1 + (model.hidden.weight[0, 0].item() == FIRST)
+        return super().__call__(model, x, y, far*torch.as_tensor(eps), **kwargs)
+'''
+
+
 def test_a_users_attack_is_one_of_them_or_is_told_what_it_lacks(tmp_path, monkeypatch, data, subjects):
     (tmp_path/'shifts.py').write_text(USER)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -111,6 +123,27 @@ def test_a_users_attack_is_one_of_them_or_is_told_what_it_lacks(tmp_path, monkey
     assert found.table().model.tolist() == ['a']*3 and found.attacks['Shift(sign=-1.)']['a'][1] is not None
     with pytest.raises(InputError, match=r'Naive\(\) fails on images .* one radius per image'): evaluate_models(subjects, data, ['Naive()'], EPS, **how)
     with pytest.raises(InputError, match=r'Precise\(\) returns torch.float64 .* eps.to\(x\)'): evaluate_models(subjects, data, ['Precise()'], EPS, **how)
+
+
+def test_an_attack_that_leaves_its_box_is_flagged_and_has_no_part_in_the_worst_case(data, subjects):
+    "The published one clips to [0, 1] whatever the images are; where that is their box it stays inside."
+    attacks, images = ['PublishedPGD(steps=2)', 'FGSM()', 'PGD(steps=2)'], data.in_space('lp_unit', p=3)
+    foreign = [Subject(s.name, s.model, '') for s in subjects]
+    how = dict(critical=False, n=60)
+    out, stay = evaluate_models(foreign, images, attacks, [.02], **how), evaluate_models(foreign, data, attacks, [.02], **how)
+    for s in foreign:
+        assert [OUTSIDE in out.attacks[a][s.name][0].flags for a in attacks] == [True, False, False] and len(out.worst[s.name].attacks) == 2
+        assert not any(OUTSIDE in stay.attacks[a][s.name][0].flags for a in attacks) and len(stay.worst[s.name].attacks) == 3
+    assert OUTSIDE in out.table()['flags'][0] and all(OUTSIDE in r['flags'] for r in out.rows() if 'PublishedPGD' in r['setting'])
+    assert not evaluate_models(foreign, images, attacks[:2], [.02], **how).worst, 'one attack alone is no worst case'
+
+
+def test_an_attack_that_leaves_its_ball_for_one_model_is_left_out_for_all(tmp_path, monkeypatch, data, subjects):
+    (tmp_path/'jumps.py').write_text(JUMP.replace('FIRST', repr(subjects[0].model.hidden.weight[0, 0].item())))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = evaluate_models(subjects, data, ['Jump()', 'FGSM()', 'PGD(steps=2)'], EPS, modules=('jumps',), n=40)
+    assert [OUTSIDE in found.attacks['Jump()'][m][0].flags for m in 'ab'] == [True, False] and OUTSIDE in found.attacks['Jump()']['a'][1].flags
+    assert {m: len(w.attacks) for m, w in found.worst.items()} == dict(a=2, b=2), 'the same attacks for models that stand side by side'
 
 
 # --- kept
@@ -176,6 +209,15 @@ def test_examples_are_made_of_images_that_the_model_gets_wrong_too(examples, dat
     clean = clean_images(examples, data)
     wrong = predict(subjects[0].model, clean) != examples.y
     assert wrong.any() and (examples.x[-1][wrong] != clean.x[wrong]).any() and (examples.x[-1] - clean.x).abs().max() <= .05 + 1e-6
+
+
+def test_a_users_attack_makes_examples_with_the_gradient_that_it_takes(data, subjects, monkeypatch):
+    "Its attack calls autograd without asking whether gradients are on."
+    monkeypatch.syspath_prepend(str(Path(__file__).parent/'stranger'))
+    with torch.no_grad(): made = make_examples(subjects[0], data, 'Corner(turned=0.)', EPS, n=40, modules=('stranger',))
+    clean = attacked_images(data, 40)
+    assert torch.equal(made.x[1], FGSM()(subjects[0].model, clean.x, clean.y, .05)) and not made.x.requires_grad
+    with torch.no_grad(): assert evaluate_models(subjects[:1], data, ['Corner()', 'FGSM()'], EPS, modules=('stranger',), n=40).worst
 
 
 def test_examples_come_back_as_they_were(tmp_path, examples, data):
