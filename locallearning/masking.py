@@ -90,7 +90,7 @@ def _directions(model, images, attack, batch_size, seed):
 # %% ../nbs/07a_masking.ipynb #0a7396ea
 @torch.no_grad()
 def _shoot(model, images, attack, eps, norm, ray, generator):
-    x, y, bounds = images.x, images.y, images.bounds
+    x, y, bounds, eps = images.x, images.y, images.bounds, torch.as_tensor(eps).to(images.x)
     if ray is not None: x_adv = attack.along(x, ray, eps, bounds)
     else:
         with torch.enable_grad(): x_adv = attack(model, x, y, eps, bounds=bounds, generator=generator).detach()
@@ -166,11 +166,12 @@ def masking_checks(
     if hasattr(attack, 'norm'):
         good = correct_subset(model, data, batch_size).to(device_of(model))
         good = good[torch.linspace(0, len(good) - 1, min(images, len(good))).long()]
-        found['zero_gradient'] = zero_gradient_share(model, good, getattr(attack, 'loss', 'ce'), batch_size)
+        loss, blind = getattr(attack, 'loss', 'ce'), getattr(attack, 'black_box', False)
+        if not blind: found['zero_gradient'] = zero_gradient_share(model, good, loss, batch_size)
         rights.append(_shots(model, good, attack, batch_size, seed))
         found['survivors'] = float(rights[-1][-1].mean())
-        if not isinstance(attack, FGSM):
-            one = FGSM(attack.norm, getattr(attack, 'loss', 'ce'))
+        if not blind and not isinstance(attack, FGSM):
+            one = FGSM(attack.norm, loss)
             found['weaker'], weak = excess(rights[-1], _shots(model, good, one, batch_size, seed))
             flags += ['weaker than one step']*weak
     rises = [excess(r[1:], r[:-1]) for r in rights if len(r) > 1]

@@ -6,10 +6,10 @@
 __all__ = ['Transfer', 'weights_key', 'standard_attacks', 'WorstCase', 'strike', 'Memory', 'worst_case', 'masking_signs']
 
 # %% ../nbs/08a_worst_case.ipynb #2ac62bc1
-import hashlib,json,math
+import hashlib,json,math,re
 from collections.abc import Callable
 from dataclasses import dataclass,field
-from functools import cached_property
+from functools import cached_property,partial
 from pathlib import Path
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from .masking import correct_rows,widest,zero_gradient_share
 from .models import LpUnit,evaluating,prepend
 from .robustness import check_grid
 from .runs import _installed,closure
-from .state import describe,device_of,load_model,load_tree,save_tree,stream
+from .state import describe,device_of,load_model,load_tree,parametrizations,save_tree,stream
 from .strong_attacks import APGD,Square
 
 # %% ../nbs/08a_worst_case.ipynb #fdc76fd4
@@ -33,8 +33,8 @@ class Transfer(Piece):
         surrogate:nn.Module|str|Path, # a model, or the path of its checkpoint, which is read on first use
         attack:Callable|str=PGD(steps=50, loss='log_odds'), # made on the surrogate; an attack or its recipe
     ):
-        self.attack = build_recipe(attack) if isinstance(attack, str) else attack
-        if isinstance(surrogate, nn.Module): self.model,self.surrogate = surrogate,f'{describe(surrogate)} #{weights_key(surrogate)[:8]}'
+        self.attack,self.loads = build_recipe(attack) if isinstance(attack, str) else attack,not isinstance(surrogate, nn.Module)
+        if not self.loads: self.model,self.surrogate = surrogate,f'{describe(surrogate)} #{weights_key(surrogate)[:8]}'
         else: self.surrogate = str(surrogate)
     @cached_property
     def model(self): return load_model(self.surrogate)
@@ -44,10 +44,10 @@ class Transfer(Piece):
 # %% ../nbs/08a_worst_case.ipynb #23fb6b7a
 def weights_key(
     model:nn.Module, # any model
-)->str: # hash of names, types, shapes and values
-    "Hash all parameters and buffers of a model."
-    h = hashlib.sha256()
-    for name, t in model.state_dict().items():
+)->str: # hash of its printed form, and of names, types, shapes and values
+    "Hash a model: its layers, parameters and buffers, also those that no checkpoint holds."
+    h = hashlib.sha256(re.sub('0x[0-9a-f]+', '', f'{model!r} {parametrizations(model)}').encode())
+    for name, t in [*model.named_parameters(), *model.named_buffers()]:
         t = t.detach().cpu().contiguous()
         h.update(f'{name} {t.dtype} {tuple(t.shape)}'.encode() + t.flatten().view(torch.uint8).numpy().tobytes())
     return h.hexdigest()
@@ -78,7 +78,8 @@ def __call__(self:Transfer,
     bounds:tuple|None=(0., 1.),          # the box
     generator:torch.Generator|None=None, # for the attack on the surrogate
 )->Tensor: # B×…, in ball and box
-    "Attack the surrogate."
+    "Attack the surrogate; one that was read from a file moves to where the images are."
+    if self.loads: self.model.to(x.device)
     return self.attack(self.facing(bounds), x, y, eps, bounds=bounds, generator=generator)
 
 # %% ../nbs/08a_worst_case.ipynb #fe2349b8
@@ -175,21 +176,36 @@ class Memory:
         check(not other, f'{folder} holds the state of another worst case (it differs in {", ".join(other)}); '
               'use another folder, or delete this one')
         write_atomic(note, json.dumps(request, indent=1) + '\n')
-    def __call__(self, name, make):
+    def __call__(self, name, make, about=None):
         if self.folder is None: return make()
         path = self.folder/f'{name}.safetensors'
-        if not path.exists(): save_tree(path, make())
-        return load_tree(path)
+        if not path.exists() or load_tree(path)['about'] != about: save_tree(path, dict(about=about, made=make()))
+        return load_tree(path)['made']
 
-# %% ../nbs/08a_worst_case.ipynb #ac2a11e3
+# %% ../nbs/08a_worst_case.ipynb #fc324dc6
+def _held(o):
+    if isinstance(o, partial): return {f'{i}': v for i, v in enumerate([o.func, *o.args])} | o.keywords
+    return {} if isinstance(o, (type, nn.Module)) else dict(getattr(o, '__dict__', {}))
+
+# %% ../nbs/08a_worst_case.ipynb #9d5d6488
+def _parts(o, deep=3):
+    "An attack, and everything callable in it."
+    if isinstance(o, Transfer): o.model  # is read from its file now
+    return [o, *(p for v in _held(o).values() if deep and callable(v) for p in _parts(v, deep - 1))]
+
+# %% ../nbs/08a_worst_case.ipynb #efcfb62c
+def _about(o):
+    plain = {k: v for k, v in _held(o).items() if v is None or isinstance(v, (bool, int, float, str))}
+    return [describe(o), plain, weights_key(o) if isinstance(o, nn.Module) else '']
+
+# %% ../nbs/08a_worst_case.ipynb #1056521e
 def _request(model, split, attacks, eps, **more):
-    "All that decides a worst case, as JSON. A foreign attack is known by its name and its plain attributes."
-    about = lambda a: {k: v for k, v in getattr(a, '__dict__', {}).items() if v is None or isinstance(v, (bool, int, float, str))}
-    own = lambda a: weights_key(a.model) if isinstance(a, Transfer) else ''
-    modules = {m for o in [model, *attacks] if not _installed((m := type(o).__module__).partition('.')[0])} | {'locallearning.worst'}
-    code = hashlib.sha256(json.dumps(closure(sorted(modules))).encode()).hexdigest()
-    return dict(model=[describe(model), weights_key(model)], images=_fingerprint(test=split), eps=[float(e) for e in eps],
-                attacks=[[describe(a), about(a), own(a)] for a in attacks], code=code, **more)
+    "All that decides a worst case, as JSON."
+    parts = [_parts(a) for a in attacks]
+    modules = {getattr(o, '__module__', None) or '' for o in [*model.modules(), *sum(parts, [])]} | {'locallearning.worst'}
+    code = closure(m for m in sorted(modules) if m.startswith('locallearning.') or not _installed(m.partition('.')[0]))
+    return dict(model=_about(model), images=_fingerprint(test=split), eps=[float(e) for e in eps],
+                attacks=[[*map(_about, p)] for p in parts], code=hashlib.sha256(json.dumps(code).encode()).hexdigest(), **more)
 
 # %% ../nbs/08a_worst_case.ipynb #137bd8ce
 def _turns(attacks):
@@ -245,7 +261,7 @@ def worst_case(
     def turn(row, j, at, radius, label, examples=False): # attack j on some images, or what it once did to them
         generator = stream(seed, 'worst case', *names[j], label, device=str(device))
         hit = lambda: strike(model, split[at].to(device), attacks[j], radius, generator, batch_size, examples)
-        return keep(f'{row}-attack{j}', hit)
+        return keep(f'{row}-attack{j}', hit, at.tolist())
     state, rows, examples = _State(split, correct, black, keep_examples), [], []
     for i, j in progress([(i, j) for i in range(len(eps)) for j in range(len(attacks))], 'worst case'):
         if len(at := state.open(j)) and eps[i] > 0: state.take(at, j, turn(f'eps{i}', j, at, eps[i], f'{eps[i]:.9g}', keep_examples))
@@ -254,11 +270,14 @@ def worst_case(
         if keep_examples: examples.append(state.x.clone())
     wide = lambda j, at, radius: turn('widest', j, at, radius, 'widest')
     signs = masking_signs(model, split, attacks, correct, wide) if checks else {}
-    flags = [_flags(r, black, signs) for r in rows]
+    flags = [_flags(r, black, signs, len(_white(attacks)) > 0) for r in rows]
     return WorstCase(eps, [describe(a) for a in attacks], black.tolist(), np.stack(rows), split.index.numpy(), split.space,
                      flags, signs, torch.stack(examples) if keep_examples else None)
 
 # %% ../nbs/08a_worst_case.ipynb #67b115ea
+def _white(attacks): return [j for j, a in enumerate(attacks) if hasattr(a, 'norm') and not getattr(a, 'black_box', False)]
+
+# %% ../nbs/08a_worst_case.ipynb #1d8a4774
 def masking_signs(
     model:nn.Module,    # returns logits
     split:Split,        # its images
@@ -268,7 +287,7 @@ def masking_signs(
     images:int=200,     # how many to spend on it, at most
 )->dict: # 'survivors', and the share of zero gradients for each loss
     "Measure where gradients lead for up to 200 baseline-accurate images."
-    white = [j for j, a in enumerate(attacks) if hasattr(a, 'norm') and not getattr(a, 'black_box', False)]
+    white = _white(attacks)
     if not white: return {}
     at = np.flatnonzero(correct)
     at = at[np.linspace(0, len(at) - 1, min(images, len(at))).astype(int)]
@@ -291,12 +310,12 @@ def _climbed(attack):
 def _one(radii): return radii[0].item() if bool((radii == radii[0]).all()) else radii
 
 # %% ../nbs/08a_worst_case.ipynb #94561576
-def _flags(broken_by, black, signs):
+def _flags(broken_by, black, signs, white=True):
     zero = [v for k, v in signs.items() if k.startswith('zero')]
-    found = {'black box wins': not black.all() and np.isin(broken_by, np.flatnonzero(black)).mean() > .002,
+    found = {'black box wins': white and np.isin(broken_by, np.flatnonzero(black)).mean() > .002,
              'zero gradient': bool(zero) and min(zero) > .05, 'survivors': signs.get('survivors', 0) > .05}
     reasons = tuple(k for k, struck in found.items() if struck)
-    return ('masked', *reasons) if reasons else ('no white box',) if black.all() else ()
+    return ('masked', *reasons) if reasons else () if white else ('no white box',)
 
 # %% ../nbs/08a_worst_case.ipynb #d793f2d0
 @patch(as_prop=True)

@@ -321,6 +321,35 @@ def test_noise_has_no_gradient_to_be_checked(trained):
     assert math.isnan(checks.zero_gradient) and math.isnan(checks.survivors) and checks.flags == ()
 
 
+def test_a_black_box_has_no_gradient_to_be_checked_and_need_not_beat_one_step(trained):
+    model, data = trained
+    class Blind(PGD):
+        black_box = True
+    weak, masked = dict(steps=2, relative_step=.01, keep='last'), copy.deepcopy(model)
+    checks = masking_checks(model, data, Blind(**weak))
+    assert math.isnan(checks.zero_gradient) and math.isnan(checks.weaker) and 'weaker than one step' not in checks.flags
+    assert checks.survivors == masking_checks(model, data, PGD(**weak)).survivors > .05 and 'survivors' in checks.flags
+    with torch.no_grad():
+        for p in masked.readout.parameters(): p *= 1e5
+    assert 'zero gradient' in masking_checks(masked, data, PGD()).flags and 'zero gradient' not in masking_checks(masked, data, Blind()).flags
+
+
+def test_an_attack_gets_radii_in_the_precision_of_the_images(trained):
+    "A search halves radii in double precision; `x + eps` of a user's attack must not become a double that no model takes."
+    model, data = trained
+    seen = set()
+    class Plain:
+        norm = 'inf'
+        def __call__(self, model, x, y, eps, *, bounds=(0., 1.), generator=None):
+            seen.add((eps.dtype, tuple(eps.shape) == (len(x),)))
+            return (x + eps.view(-1, 1, 1, 1) * torch.ones_like(x)).clamp(*bounds)
+    for measure in (lambda: critical_norm(model, data, Plain()), lambda: accuracy_curve(model, data, Plain(), [0., .1])): measure()
+    assert seen == {(torch.float32, True)}
+    seen.clear()
+    accuracy_curve(copy.deepcopy(model).double(), Split(data.x.double(), data.y), Plain(), [0., .1])
+    assert seen == {(torch.float64, True)}
+
+
 # rows and plain data
 
 def test_rows_have_the_columns_of_every_measurement(trained):

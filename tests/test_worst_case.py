@@ -1,5 +1,6 @@
 "The worst case over attacks against brute force, a closed form, interruptions, and models that hide their gradients."
-import copy, json, math
+import copy, importlib, json, math, sys
+from functools import partial
 import numpy as np
 import pytest, torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from locallearning.claims import Claim, judge
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import Split
 from locallearning.masking import predict
-from locallearning.models import SHLP
+from locallearning.models import SHLP, Normalize
 from locallearning.state import save_checkpoint, seeded, stream
 from locallearning.worst import _flags, Transfer, WorstCase, standard_attacks, strike, weights_key, worst_case
 import pandas as pd
@@ -219,6 +220,51 @@ def test_a_seed_decides_and_the_global_generator_does_not(model, test):
     assert not run(1).examples.equal(a.examples)
 
 
+def test_a_unit_is_made_again_when_it_got_other_images(model, test, tmp_path, monkeypatch):
+    "On another device an image on the boundary may fall to the other side; what was kept for other images must not be laid over these."
+    import locallearning.worst as worst
+    ask = dict(attacks=[Counted(PGD(steps=3)), Counted(Corners(5))], eps=EPS[:2], checks=False, keep_examples=True)
+    worst_case(model, test, **ask, folder=tmp_path)
+    rows = worst.correct_rows
+    monkeypatch.setattr(worst, 'correct_rows', lambda *a: rows(*a)[1:])
+    same(worst_case(model, test, **ask, folder=tmp_path), worst_case(model, test, **ask))
+
+
+class Wrapped:
+    "An attack that holds another one, a function, and a model."
+    norm = 'inf'
+    def __init__(self, attack=None, loss=margin, net=None): self.attack, self.loss, self.net = attack or PGD(steps=2), loss, net
+    def __call__(self, *args, **kwargs): return self.attack(*args, **kwargs)
+
+
+def test_what_an_attack_holds_is_part_of_the_request(model, other, test, tmp_path):
+    few = dict(data=test[:20], eps=[.03], checks=False)
+    kinds = [Wrapped(), Wrapped(PGD(steps=3)), Wrapped(loss=torch.sum), Wrapped(net=model), Wrapped(net=other), partial(Wrapped(), bounds=None), partial(Wrapped(), bounds=(0., 1.))]
+    for i, a in enumerate(kinds):
+        worst_case(model, attacks=[a], folder=tmp_path/f'{i}', **few)
+        worst_case(model, attacks=[a], folder=tmp_path/f'{i}', **few)
+        for b in kinds[:i]:
+            with pytest.raises(InputError, match='differs in attacks'): worst_case(model, attacks=[b], folder=tmp_path/f'{i}', **few)
+
+
+def test_the_code_of_a_users_function_is_part_of_the_request(model, test, tmp_path, monkeypatch):
+    few, code = dict(data=test[:20], eps=[.03], checks=False, folder=tmp_path/'w'), 'def shift(model, x, y, eps, **kw): return (x + {}*eps).clamp(0, 1)\n'
+    monkeypatch.syspath_prepend(tmp_path)
+    def attack(factor):
+        (tmp_path/'mine_for_worst.py').write_text(code.format(factor))
+        monkeypatch.delitem(sys.modules, 'mine_for_worst', raising=False)
+        importlib.invalidate_caches()
+        return importlib.import_module('mine_for_worst').shift
+    worst_case(model, attacks=[attack(1)], **few); worst_case(model, attacks=[attack(1)], **few)
+    with pytest.raises(InputError, match='differs in code'): worst_case(model, attacks=[attack(-1.)], **few)
+
+
+def test_a_scaling_layer_is_part_of_the_key_of_a_model(model):
+    "Its mean is in no state dict; nor is the slope of an activation."
+    key = lambda first: weights_key(nn.Sequential(first, model))
+    assert key(Normalize((.5,))) != key(Normalize((.4,))) and key(nn.LeakyReLU(.1)) != key(nn.LeakyReLU(.2)) and key(nn.ReLU()) == key(nn.ReLU())
+
+
 # ---- masking
 
 def test_no_flag_on_an_ordinary_model(model, test, other):
@@ -277,6 +323,7 @@ def test_survivors_of_the_whole_box_are_a_sign():
 
 def test_without_a_white_box_nothing_can_be_said(model, test):
     assert worst_case(model, test, [Corners()], [.1]).flags == (('no white box',),)
+    assert worst_case(model, test, [GaussianNoise(), Corners()], [.1]).flags == (('no white box',),), 'noise follows no gradient'
 
 
 def test_a_claim_on_a_masked_row_is_undecided(model, test):
