@@ -39,7 +39,8 @@ def parse_grid(
     recipe = parse_recipe(text)
     check(recipe.name in GRIDS, f'--grid {text}: no grid {recipe.name!r}; {nearest(recipe.name, GRIDS)}')
     numbers = len(recipe.args) == 3 and not recipe.kwargs and all(type(a) in (int, float) for a in recipe.args)
-    check(numbers and type(recipe.args[2]) is int and recipe.args[2] > 0, f'--grid {text}: first, last and how many are needed, such as logspace(-3, -0.5, 20)')
+    many = numbers and type(recipe.args[2]) is int and recipe.args[2] > 0
+    check(many, f'--grid {text}: first, last and how many are needed, such as logspace(-3, -0.5, 20)')
     check(recipe.name != 'geomspace' or min(recipe.args[:2]) > 0, f'--grid {text}: a geometric grid lies above 0')
     return getattr(np, recipe.name)(*recipe.args).tolist()
 
@@ -65,23 +66,23 @@ def exclude(
 
 # %% ../nbs/23b_cli_examine.ipynb #1d6e108a
 Imports = Annotated[Optional[list[str]], typer.Option('--import', metavar='MODULE',
-    help='a module whose names recipes may use; its code is run; may be repeated')]
+    help='a module of yours whose names recipes may use; its code is run; may be repeated')]
 Model = Annotated[Optional[str], typer.Option('--model', metavar='MODULE:FACTORY|RECIPE',
     help='a model made elsewhere: a function or class that Python finds, with arguments if wanted; importing its module runs code')]
 Weights = Annotated[Optional[str], typer.Option('--weights', metavar='FILE',
     help='its weights: safetensors, or a state dict (.pth, .pty), which is read without running code')]
 Scaling = Annotated[Optional[tuple[str, str]], typer.Option('--normalize', metavar='MEANS STDS',
-    help="its scaling of the pixels, such as '.49,.48,.45' '.25,.24,.26'")]
-DataSet = Annotated[str, typer.Option('--data', metavar='RECIPE',
-    help='whose test images: mnist5k, cifar10, a path, with options as in mnist(test=500)')]
-DataRoot = Annotated[Optional[str], typer.Option('--data-root',
+    help='its scaling of the pixels, a number for each channel, such as .49,.48,.45 .25,.24,.26')]
+DataSet = Annotated[str, typer.Option('--data', metavar='RECIPE', show_default=False,
+    help='whose test images: a name such as cifar10 or "mnist(test=500)", or a path; default: mnist5k')]
+DataRoot = Annotated[Optional[str], typer.Option('--data-root', metavar='DIR',
     help='folder of the data sets; default: LOCALLEARNING_DATA, else the cache directory')]
-Space = Annotated[Optional[str], typer.Option('--space',
-    help='in which lengths are measured: pixel, or such as "lp_unit(p=3)"; default: that of the data, pixel')]
-Seed = Annotated[int, typer.Option('--seed', help='of whatever is drawn')]
-Device = Annotated[str, typer.Option('--device', help='auto, cpu, cuda or mps')]
+Space = Annotated[Optional[str], typer.Option('--space', metavar='SPACE',
+    help='what lengths refer to: pixel, or "lp_unit(p=3)" for images of unit 3-norm; default: pixel, unless --data says otherwise')]
+Seed = Annotated[int, typer.Option('--seed', metavar='NUMBER', show_default=False, help='of whatever is drawn; default: 0')]
+Device = Annotated[str, typer.Option('--device', metavar='NAME', show_default=False, help='auto, cpu, cuda or mps; default: auto')]
 Out = Annotated[Optional[str], typer.Option('--out', metavar='DIR',
-    help='folder for the results, which also keeps what is done; default: a folder in runs/ named after the request')]
+    help='folder for the results, which also keeps what is done; default: one named after the request in LOCALLEARNING_RUNS or runs/')]
 
 # %% ../nbs/23b_cli_examine.ipynb #6bcc7bc0
 def find_data(
@@ -117,8 +118,8 @@ def find_subjects(
     if model:
         scaling = normalize and tuple(parse_numbers(n, '--normalize') for n in normalize)
         channels = data.shape[0]
-        wrong = f'--normalize {" ".join(normalize or ())}: the images have {channels} channel{"s"*(channels > 1)}; give as many means and deviations'
-        check(not scaling or {*map(len, scaling)} == {channels}, wrong)
+        have = f'--normalize {" ".join(normalize or ())}: the images have {channels} channel{"s"*(channels > 1)}'
+        check(not scaling or {*map(len, scaling)} == {channels}, f'{have}; give as many means and deviations')
         sizes = dict(in_features=math.prod(data.shape), classes=len(data.classes), num_classes=len(data.classes))
         other = foreign_subject(model, weights, normalize=scaling, modules=modules, device=device, seed=seed, **sizes)
         if not weights: typer.echo(f'no --weights: {other.name} is examined as it is made', err=True)
@@ -161,7 +162,8 @@ def evaluation_text(
     "Write the table of an evaluation, and below it what a reader must know."
     radii, text = [c for c in frame.columns if re.fullmatch(r'[\d.e+-]+', c)], []
     keep = {radii[round(i*(len(radii) - 1)/max(1, most - 1))] for i in range(most)} if len(radii) > most else radii
-    share = lambda row, columns: {c if c == 'clean' else f'{float(c):.3g}': '–' if row[c] != row[c] else f'{row[c]:.3f}' for c in columns}
+    head = lambda c: c if c == 'clean' else f'{float(c):.3g}'
+    share = lambda row, columns: {head(c): '–' if row[c] != row[c] else f'{row[c]:.3f}' for c in columns}
     for what, part in frame.groupby('attack', sort=False):
         rows = [dict(model=r['model'] + ' †'*bool(r['flags'])) | share(r, ['clean', *(c for c in radii if c in keep)])
                 | {k.split('_')[0]: r[k] for k in ('critical_norm', 'never_broken') if k in r} for r in part.to_dict('records')]
@@ -217,42 +219,45 @@ ATTACK = "PGD(loss='log_odds')"
 # %% ../nbs/23b_cli_examine.ipynb #1a6c78e6
 def evaluate(
     checkpoints: Annotated[Optional[list[str]], typer.Argument(metavar='CHECKPOINT',
-        help='files, or folders of trainings (their best model)')] = None,
+        help='models that train wrote: files, or folders of trainings (their best model)')] = None,
     data: DataSet = 'mnist5k',
     attack: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
-        help=f"an attack, such as PGD(norm=2); may be repeated; 'standard' is the set of the worst case; default: {ATTACK}")] = None,
-    eps: Annotated[Optional[str], typer.Option(metavar='RADII', help='such as 0,.01,8/255; default: 0,.01,.03,.1,.3')] = None,
-    grid: Annotated[Optional[str], typer.Option(metavar='RECIPE', help='or a grid, such as "logspace(-3, -0.5, 20)"')] = None,
+        help=f'an attack, such as "PGD(norm=2)", or standard for the set of the worst case; may be repeated; default: "{ATTACK}"')] = None,
+    eps: Annotated[Optional[str], typer.Option(metavar='RADII',
+        help='how far an attack may go, such as 0,.01,8/255; default: 0,.01,.03,.1,.3')] = None,
+    grid: Annotated[Optional[str], typer.Option(metavar='RECIPE', help='or a grid of radii, such as "logspace(-3, -0.5, 20)"')] = None,
     space: Space = None,
     bounds: Annotated[Optional[str], typer.Option(metavar='LOW,HIGH',
         help='box of valid images, or none; default: that of the data')] = None,
-    n: Annotated[Optional[int], typer.Option('--n', metavar='IMAGES', help='test images; default: 1000')] = None,
-    critical: Annotated[bool, typer.Option('--critical/--no-critical',
-        help='critical norms too, where an attack looks at gradients')] = True,
+    n: Annotated[Optional[int], typer.Option('--n', metavar='IMAGES', help='how many test images; default: 1000')] = None,
+    critical: Annotated[bool, typer.Option('--critical/--no-critical', show_default=False,
+        help='also the smallest perturbation that breaks each image, where an attack looks at gradients; default: --critical')] = True,
     surrogate: Annotated[Optional[str], typer.Option(metavar='CHECKPOINT',
         help='adds examples made on this model to the worst case')] = None,
     save: Annotated[Optional[str], typer.Option('--save-examples', metavar='FILE',
-        help='keep the images of one model under one attack')] = None,
-    examples: Annotated[Optional[str], typer.Option('--examples', metavar='FILE', help='try kept images on these models')] = None,
+        help='keep the perturbed images of one model under one attack')] = None,
+    examples: Annotated[Optional[str], typer.Option('--examples', metavar='FILE',
+        help='try images that were kept so on these models, instead of an attack')] = None,
     model: Model = None,
     weights: Weights = None,
     normalize: Scaling = None,
-    layer: Annotated[str, typer.Option(metavar='PATH',
-        help='the layer that gives the logits, where the model itself returns something else')] = 'logits',
+    layer: Annotated[str, typer.Option(metavar='PATH', show_default=False,
+        help='the layer that gives the logits, where the model itself returns something else; default: logits')] = 'logits',
     imports: Imports = None,
-    batch_size: Annotated[int, typer.Option(min=1, help='images at a time')] = 1000,
+    batch_size: Annotated[int, typer.Option(metavar='IMAGES', min=1, show_default=False, help='images at a time; default: 1000')] = 1000,
     seed: Seed = 0,
     device: Device = 'auto',
     data_root: DataRoot = None,
     out: Out = None,
 ):
-    "Accuracy under attack, critical norms and the worst case of one or more models, side by side."
+    "Measure accuracy under attack, critical norms and the worst case of one or more models, side by side."
     request = {k: v for k, v in locals().items() if k not in ('device', 'data_root', 'out')}
     if examples:
-        exclude('--examples', 'brings images, attack and radii', attack=attack, eps=eps, grid=grid, n=n, bounds=bounds, surrogate=surrogate, save_examples=save)
+        others = dict(attack=attack, eps=eps, grid=grid, n=n, bounds=bounds, surrogate=surrogate, save_examples=save)
+        exclude('--examples', 'brings images, attack and radii', **others)
     if grid: exclude('--grid', 'says all radii', eps=eps)
-    if save: check(len(checkpoints or []) + bool(model) == 1 and len(attack or ['']) == 1 and not (attack or [''])[0].startswith('standard'),
-                   '--save-examples keeps the images of one model under one attack; give one of each')
+    one = len(checkpoints or []) + bool(model) == 1 and len(attack or ['']) == 1 and not (attack or [''])[0].startswith('standard')
+    check(one or not save, '--save-examples keeps the images of one model under one attack; give one of each')
     radii = parse_grid(grid) if grid else parse_numbers(eps or '0,.01,.03,.1,.3', '--eps')
     how = dict(n=n or 1000, box=bounds and parse_bounds(bounds), batch_size=batch_size, seed=seed, modules=tuple(imports or ()))
     check(n is None or n > 0, f'--n {n}: a number of images ≥ 1')
@@ -274,7 +279,8 @@ def run_evaluation(
     r, device = request, pick_device(device)
     kept = load_examples(r['examples']) if r['examples'] else None
     data = find_data(r['data'], root, r['space'])
-    subjects = find_subjects(r['checkpoints'] or [], r['model'], r['weights'], r['normalize'], data, how['modules'], device, r['seed'])
+    foreign = r['model'], r['weights'], r['normalize']
+    subjects = find_subjects(r['checkpoints'] or [], *foreign, data, how['modules'], device, r['seed'])
     subjects = [read_at(s, r['layer']) for s in subjects]
     split = attacked_images(data, how['n'], how['box'])
     for s in subjects: check_logits(s, split, len(data.classes))
@@ -315,16 +321,18 @@ PROBES = ('spectrum', 'jacobian', 'landscape', 'weights')
 
 # %% ../nbs/23b_cli_examine.ipynb #a75d664c
 def probe(
-    args: Annotated[list[str], typer.Argument(metavar='[CHECKPOINT]... KIND',
-        help='files or folders of trainings; last, the kind: spectrum, jacobian, landscape or weights')],
+    checkpoints: Annotated[Optional[list[str]], typer.Argument(metavar='CHECKPOINT',
+        help='models that train wrote: files, or folders of trainings (their best model)')] = None,
+    kind: Annotated[str, typer.Argument(metavar='KIND', help='what to look at: spectrum, jacobian, landscape or weights')] = ...,
     data: DataSet = 'mnist5k',
     layer: Annotated[Optional[str], typer.Option(metavar='PATH',
         help='logits, hidden, features or the path of a submodule; default: features (weights: the first layer)')] = None,
     n: Annotated[Optional[int], typer.Option('--n', metavar='COUNT',
-        help='test images, planes or units; default: all images, 200 (jacobian), 20 planes, 16 units')] = None,
+        help='test images (default: spectrum 10000, jacobian 200), planes (landscape 20) or units to draw (weights 16)')] = None,
     window: Annotated[Optional[str], typer.Option(metavar='FIRST,LAST', help='spectrum: ranks of the power law; default: 10,500')] = None,
-    extent: Annotated[Optional[float], typer.Option(help='landscape: half the side of the plane; default: 20')] = None,
-    size: Annotated[Optional[int], typer.Option(min=2,
+    extent: Annotated[Optional[float], typer.Option(metavar='LENGTH',
+        help='landscape: half the side of the plane, L2; default: 20')] = None,
+    size: Annotated[Optional[int], typer.Option(metavar='POINTS', min=2,
         help='landscape: points along a side; default: 100, or 25 without a closed form')] = None,
     space: Space = None,
     model: Model = None,
@@ -338,15 +346,15 @@ def probe(
 ):
     "Look into one or more models, side by side; the last argument says how."
     request = {k: v for k, v in locals().items() if k not in ('device', 'data_root', 'out')}
-    *checkpoints, kind = args
     check(kind in PROBES, f'the last argument is the kind of probe, not {kind!r}; {nearest(kind, PROBES)}')
     if kind != 'spectrum': exclude(kind, 'fits no power law', window=window)
     if kind != 'landscape': exclude(kind, 'draws no plane', extent=extent, size=size)
     ranks = window and parse_numbers(window, '--window')
-    check(not window or len(ranks) == 2 and all(r == int(r) >= 0 for r in ranks), f'--window {window}: two ranks are needed, such as 10,500')
+    whole = not window or len(ranks) == 2 and all(r == int(r) >= 0 for r in ranks)
+    check(whole, f'--window {window}: two ranks are needed, such as 10,500')
     check(n is None or n > 0, f'--n {n}: a number ≥ 1')
     options = dict(layer=layer, n=n, seed=seed, window=window and [*map(int, ranks)], extent=extent, size=size)
-    run_probe(kind, checkpoints, request, options, device, data_root, out)
+    run_probe(kind, checkpoints or [], request, options, device, data_root, out)
 
 # %% ../nbs/23b_cli_examine.ipynb #a8c954eb
 def run_probe(
@@ -364,7 +372,8 @@ def run_probe(
     from locallearning.state import pick_device
     from locallearning.subjects import check_logits,first_outputs
     r, data = request, find_data(request['data'], root, request['space'])
-    subjects = find_subjects(checkpoints, r['model'], r['weights'], r['normalize'], data, tuple(r['imports'] or ()), pick_device(device), r['seed'])
+    foreign, modules = (r['model'], r['weights'], r['normalize']), tuple(r['imports'] or ())
+    subjects = find_subjects(checkpoints, *foreign, data, modules, pick_device(device), r['seed'])
     for s in subjects:
         if kind == 'landscape': check_logits(s, data.test, len(data.classes))
         elif kind != 'weights': first_outputs(s, data.test)

@@ -31,35 +31,49 @@ def shown(
 
 # %% ../nbs/23a_cli_train.ipynb #8a72bbb3
 def train(
-    preset: Annotated[Optional[str], typer.Argument(metavar='[PRESET]', help='a model of a family with its published settings, such as hebbian/jreg; options change it')] = None,
-    data: Annotated[Optional[str], typer.Option(metavar='RECIPE', help='images: a name such as cifar10 or "mnist(per_class=100, val=5000)", or a path; default: mnist5k')] = None,
-    model: Annotated[Optional[str], typer.Option(metavar='RECIPE', help='default: "SHLP(width=500)"; sizes that the data determine may be left out')] = None,
+    preset: Annotated[Optional[str], typer.Argument(metavar='[PRESET]',
+        help='a model of a family with its published settings, such as hebbian/jreg; options change it')] = None,
+    data: Annotated[Optional[str], typer.Option(metavar='RECIPE',
+        help='images: a name such as cifar10 or "mnist(per_class=100, val=5000)", or a path; default: mnist5k')] = None,
+    model: Annotated[Optional[str], typer.Option(metavar='RECIPE',
+        help='default: "SHLP(width=500)"; sizes that the data determine may be left out')] = None,
     loss: Annotated[Optional[str], typer.Option(metavar='RECIPE', help='default: "CrossEntropy()"')] = None,
     penalty: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE', help='added to the loss; may be repeated')] = None,
-    constraint: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE', help='applied to the weights after each step; may be repeated')] = None,
-    parametrize: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE', help='makes the weights of every linear and convolutional layer; may be repeated')] = None,
-    transform: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE', help='makes of a batch what is trained on; may be repeated, one after the other')] = None,
+    constraint: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
+        help='applied to the weights after each step; may be repeated')] = None,
+    parametrize: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
+        help='makes the weights of every linear and convolutional layer; may be repeated')] = None,
+    transform: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
+        help='makes of a batch what is trained on; may be repeated, one after the other')] = None,
     optimizer: Annotated[Optional[str], typer.Option(metavar='RECIPE', help='default: "Adam()"')] = None,
     lr: Annotated[Optional[float], typer.Option(help='learning rate; default: that of the model if it names one, else 0.001')] = None,
-    schedule: Annotated[Optional[str], typer.Option(metavar='RECIPE', help='learning rate over the epochs, such as "Steps(1e-3, [(10, 1e-4)])"')] = None,
+    schedule: Annotated[Optional[str], typer.Option(metavar='RECIPE',
+        help='learning rate over the epochs, such as "Steps(1e-3, [(10, 1e-4)])"')] = None,
     epochs: Annotated[Optional[int], typer.Option(help='passes over the training images; default: 20')] = None,
     batch_size: Annotated[Optional[int], typer.Option(help='images per step; default: 100')] = None,
     clip: Annotated[Optional[float], typer.Option(help='largest norm of the gradient')] = None,
-    valid: Annotated[Optional[float], typer.Option(help='training images held out to choose the best epoch by: a share or a number, 0 for none; default: 0.1')] = None,
-    snapshots: Annotated[Optional[str], typer.Option(metavar='EPOCHS', help='epochs before which the weights are saved, such as 0,.125,1,20')] = None,
+    valid: Annotated[Optional[float], typer.Option(
+        help='training images held out to choose the best epoch by: a share or a number, 0 for none; default: 0.1')] = None,
+    snapshots: Annotated[Optional[str], typer.Option(metavar='EPOCHS',
+        help='epochs before which the weights are saved, such as 0,.125,1,20')] = None,
     init: Annotated[Optional[str], typer.Option(metavar='CHECKPOINT', help='start from these weights; its model is the default')] = None,
     seed: Annotated[Optional[int], typer.Option(help='of the initial weights and every draw; default: 0')] = None,
     device: Annotated[Optional[str], typer.Option(help='auto, cpu, cuda or mps; default: auto')] = None,
-    data_root: Annotated[Optional[str], typer.Option(help='folder of the data sets; default: LOCALLEARNING_DATA, else the cache directory')] = None,
-    out: Annotated[Optional[str], typer.Option(metavar='DIR', help='folder for this training; default: one named after it in LOCALLEARNING_RUNS or runs/')] = None,
+    data_root: Annotated[Optional[str], typer.Option(
+        help='folder of the data sets; default: LOCALLEARNING_DATA, else the cache directory')] = None,
+    out: Annotated[Optional[str], typer.Option(metavar='DIR',
+        help='folder for this training; default: one named after it in LOCALLEARNING_RUNS or runs/')] = None,
     resume: Annotated[bool, typer.Option('--resume', help='go on with a training that was interrupted')] = False,
-    config: Annotated[Optional[str], typer.Option(metavar='FILE', help='the config.json of an earlier training, for an identical one')] = None,
-    modules: Annotated[Optional[list[str]], typer.Option('--import', metavar='MODULE', help='use the pieces of your own module, whose code is run; may be repeated')] = None,
+    config: Annotated[Optional[str], typer.Option(metavar='FILE',
+        help='the config.json of an earlier training, for an identical one')] = None,
+    modules: Annotated[Optional[list[str]], typer.Option('--import', metavar='MODULE',
+        help='use the pieces of your own module, whose code is run; may be repeated')] = None,
 ):
     "Train a model, and write checkpoints, history, figure and configuration."
-    flags = dict(data=data, model=model, loss=loss, penalties=penalty, constraints=constraint, parametrizations=parametrize, transforms=transform,
-                 optimizer=optimizer, lr=lr, schedule=schedule, epochs=epochs, batch_size=batch_size, clip=clip, valid=valid, snapshots=parse_epochs(snapshots),
-                 init=init, seed=seed, device=device, data_root=data_root and str(Path(data_root).absolute()), modules=modules)
+    root = data_root and str(Path(data_root).absolute())
+    flags = dict(data=data, model=model, loss=loss, penalties=penalty, constraints=constraint, parametrizations=parametrize,
+                 transforms=transform, optimizer=optimizer, lr=lr, schedule=schedule, epochs=epochs, batch_size=batch_size, clip=clip,
+                 valid=valid, snapshots=parse_epochs(snapshots), init=init, seed=seed, device=device, data_root=root, modules=modules)
     from locallearning.presets import place_training
     plan, folder = place_training(preset or '', out or '', config or '', resume, **flags)
     typer.echo(f'folder      {shown(folder)}')

@@ -181,8 +181,10 @@ def load_weights(
     state, mine, kind = read_weights(path), model.state_dict(), type(model).__name__
     missing = [k for k in mine if k not in state and not k.endswith('num_batches_tracked')]
     extra = [k for k in state if k not in mine]
-    for k in missing[:1]: raise InputError(f'{path} has no tensor {k!r}, which {kind} needs ({len(missing)} of {len(mine)} are missing); it has {_some(state)}')
-    for k in extra[:1]: raise InputError(f'{path} has a tensor {k!r} that {kind} does not know ({len(extra)} of {len(state)}); {kind} has {_some(mine)}')
+    lacks = lambda k: f'{path} has no tensor {k!r}, which {kind} needs ({len(missing)} of {len(mine)} are missing); it has {_some(state)}'
+    odd = lambda k: f'{path} has a tensor {k!r} that {kind} does not know ({len(extra)} of {len(state)}); {kind} has {_some(mine)}'
+    for k in missing[:1]: raise InputError(lacks(k))
+    for k in extra[:1]: raise InputError(odd(k))
     for k in state:
         theirs, ours = tuple(state[k].shape), tuple(mine[k].shape)
         check(theirs == ours, f'{path}: {k!r} has shape {theirs}, in {kind} it is {ours}; build the model in the size of the weights')
@@ -226,7 +228,8 @@ def build_model(
             recipe = parse_recipe(call)
             make = _member(module, recipe.name)
             model = make if isinstance(make, nn.Module) else _call(make, recipe, modules, sizes) if callable(make) else make
-    check(isinstance(model, nn.Module), f'{text} is no module but of type {type(model).__name__}; an nn.Module that returns logits is needed')
+    kind = type(model).__name__
+    check(isinstance(model, nn.Module), f'{text} is no module but of type {kind}; an nn.Module that returns logits is needed')
     return model.eval()
 
 # %% ../nbs/19b_subjects.ipynb #a671832e
@@ -245,8 +248,8 @@ def foreign_subject(
     if weights is not None: load_weights(net, weights)
     space = load_checkpoint(weights)['about']['space'] if weights is not None and _ours(weights) else None
     if normalize is not None: net = prepend(Normalize(*map(tuple, normalize)), net)
-    module, colon, _ = model.partition('(')[0].partition(':')
-    name = checkpoint_name(weights) if weights is not None else model.partition(':')[2].partition('(')[0] if colon else model.partition('(')[0]
+    module, colon, member = model.partition('(')[0].partition(':')
+    name = checkpoint_name(weights) if weights is not None else member if colon else module
     return Subject(name, net.to(device).eval(), model, space, (*modules, *[module]*bool(colon)))
 
 # %% ../nbs/19b_subjects.ipynb #3da29577
@@ -273,7 +276,8 @@ def check_logits(
     kind = type(out).__name__
     check(isinstance(out, Tensor), f'{name} returns a {kind}; a tensor of logits is needed (--layer PATH names a layer that gives them)')
     right = out.ndim == 2 and len(out) == n and out.shape[1] >= classes
-    check(right, f'{name} returns shape {tuple(out.shape)} for {n} images of {classes} classes; logits of shape ({n}, {classes}) are needed')
+    shape = tuple(out.shape)
+    check(right, f'{name} returns shape {shape} for {n} images of {classes} classes; logits of shape ({n}, {classes}) are needed')
     check(bool(out.isfinite().all()), f'{name} returns NaN or Inf; are these its weights, and images in its range?')
     probable = bool((out >= 0).all()) and bool(((out.double().sum(1) - 1).abs() < 1e-4).all())
     check(not probable, f'{name} returns probabilities (no entry below 0, rows sum to 1); '
@@ -314,6 +318,7 @@ def fit_space(
     "Bring a model into the space of the images; raises `InputError` where that is not possible."
     if subject.space in (None, space): return subject
     alone = f', or --space "{subject.space}" for it alone'*(subject.space != 'pixel')
-    check(space == 'pixel', f'{subject.name} was trained on images in space {subject.space!r}, these are in {space!r}; use --space pixel{alone}')
+    trained = f'{subject.name} was trained on images in space {subject.space!r}'
+    check(space == 'pixel', f'{trained}, these are in {space!r}; use --space pixel{alone}')
     scaling = build_recipe(subject.space.replace('lp_unit', 'LpUnit'))
     return replace(subject, model=prepend(scaling, subject.model).eval(), space='pixel')

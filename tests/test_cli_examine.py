@@ -1,4 +1,5 @@
 """The commands `evaluate` and `probe`, as words in, files and one message out."""
+import re
 import signal
 import subprocess
 import sys
@@ -210,7 +211,7 @@ BAD = {
     "no layer 'hiden' in SHLP; did you mean 'hidden'": ['probe', 'bp', 'spectrum', '--layer', 'hiden'],
     "the last argument is the kind of probe, not 'spektrum'; did you mean 'spectrum'": ['probe', 'bp', 'spektrum'],
     "the last argument is the kind of probe, not 'bp'; valid: jacobian, landscape, spectrum, weights": ['probe', 'bp'],
-    "Missing argument '[CHECKPOINT]... KIND'": ['probe'],
+    "Missing argument 'KIND'": ['probe'],
     'spectrum draws no plane; leave out --extent': ['probe', 'bp', 'spectrum', '--extent', '3'],
     'jacobian fits no power law; leave out --window': ['probe', 'bp', 'jacobian', '--window', '1,9'],
     '--window 5: two ranks are needed': ['probe', 'bp', 'spectrum', '--window', '5'],
@@ -235,6 +236,17 @@ NO_TORCH = "import sys; from locallearning.cli import main; sys.argv = ['localle
 def test_no_torch_for_help_and_wrong_words(args):
     done = subprocess.run([sys.executable, '-c', NO_TORCH, *args], env=environment(), capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == 'heavy', done.stderr
+
+
+@pytest.mark.parametrize('command', ['evaluate', 'probe'])
+def test_help_says_every_default_in_the_same_words(call, command):
+    code, out, err = call(command, '--help')
+    assert code == 0 and '[default' not in out and '<str>' not in out.partition('Options:')[2] and ' '.join(out.split()).count('; default: ') >= 8
+
+
+def test_the_last_word_of_probe_is_the_kind(call):
+    code, out, err = call('probe', '--help')
+    assert re.search(r' \[CHECKPOINT\]\.\.\. \{?KIND\}?$', out.splitlines()[0]) and all(k in out for k in PROBES)
 
 
 # --- words and tables
