@@ -191,20 +191,33 @@ def effective_weight(self:SHLP)->Tensor: # width×D
 
 # %% ../nbs/03_models.ipynb #7b4e9678
 def feature_jacobian_norm(
-    model:nn.Module, # one hidden layer: has `effective_weight()` and `features.slope`
+    model:nn.Module, # one hidden layer: has `effective_weight()` and `features.slope`; perhaps behind `LpUnit`
     x:Tensor,        # N×C×H×W
 )->Tensor: # N, ‖∂features/∂x‖_F per image
     "Frobenius norm of the Jacobian of the features, in closed form; differentiable with respect to the weights."
-    check(has_closed_form(model), f'{type(model).__name__} has no closed form; use probes.jacobian_norm, which needs only autograd')
+    known = has_closed_form(model, scaled=True)
+    check(known, f'{type(model).__name__} has no closed form; use probes.jacobian_norm, which needs only autograd')
+    if isinstance(model, Prepended): return _behind_lp_unit(model, x)
     h = read(model, x).hidden
     return (model.features.slope(h)**2 @ model.effective_weight().square().sum(1)).sqrt()
 
 # %% ../nbs/03_models.ipynb #8b60120e
 def has_closed_form(
-    model:nn.Module, # any module
-)->bool: # whether `feature_jacobian_norm` takes it
+    model:nn.Module,    # any module
+    scaled:bool=False,  # count such a model behind `LpUnit` too, where `hidden` is no linear map of the image any more
+)->bool: # if `scaled`: whether `feature_jacobian_norm` takes it
     "Does the model have one hidden layer, a known linear map and a known slope?"
+    if scaled and isinstance(model, Prepended) and isinstance(model.first, LpUnit) and model.first.p < math.inf: model = model.model
     return hasattr(model, 'effective_weight') and hasattr(getattr(model, 'features', None), 'slope')
+
+# %% ../nbs/03_models.ipynb #d548f1de
+def _behind_lp_unit(model, x):
+    p, weight, slope = model.first.p, model.model.effective_weight(), model.model.features.slope
+    norm = x.flatten(1).norm(p, 1).clamp_min(1e-12)
+    u, h = x.flatten(1) / norm[:, None], read(model, x).hidden
+    g = u.sign() * u.abs()**(p - 1)
+    rows = weight.square().sum(1) - 2*h*(g @ weight.T) + h.square()*g.square().sum(1, keepdim=True)
+    return (slope(h)**2 * rows.clamp_min(0)).sum(1).sqrt() / norm
 
 # %% ../nbs/03_models.ipynb #210e0ff1
 class MLP(Piece, nn.Module):

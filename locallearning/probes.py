@@ -208,7 +208,7 @@ def jacobian_norm(
 )->Tensor: # ‖∂of/∂x‖_F of each image
     "Exact Frobenius norm of the Jacobian, per image, in eval mode."
     batches = (_like(model, batch) for batch in _batches(x, batch_size))
-    if of != 'features' or not has_closed_form(model): return torch.cat([_autograd_norm(model, batch, of, chunk) for batch in batches])
+    if of != 'features' or not has_closed_form(model, scaled=True): return torch.cat([_autograd_norm(model, batch, of, chunk) for batch in batches])
     with evaluating(model), torch.no_grad(): return torch.cat([feature_jacobian_norm(model, batch) for batch in batches])
 
 # %% ../nbs/09_probes.ipynb #9cf94dad

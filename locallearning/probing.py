@@ -108,7 +108,7 @@ def measure_landscape(
 )->dict: # see `studies.as_landscape`
     "Jacobian norms and decisions on a plane through a test image, and over many planes."
     layer = find_layer(subject.model, layer)
-    closed = layer == 'features' and has_closed_form(subject.model)
+    closed = layer == 'features' and has_closed_form(subject.model, scaled=True)
     images, size = test_images(data, n), size or (100 if closed else 25)
     cut = plane(images.x[0], stream(seed, 'plane'), extent=extent, size=size)
     norms, seen = landscape(subject.model, cut, layer), decision_map(subject.model, cut)

@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from locallearning import probing
+from locallearning import probes, probing
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import load
 from locallearning.kh_model import KHModel
-from locallearning.models import MLP, SHLP, Normalize, prepend
+from locallearning.models import MLP, SHLP, LpUnit, Normalize, feature_jacobian_norm, prepend, read
 from locallearning.probes import jacobian_norm, power_law, spectrum
 from locallearning.probing import KINDS, image_weights, measure_landscape, probe_models
+from locallearning.regularizers import Jacobian
 from locallearning.runs import Run
-from locallearning.state import seeded
+from locallearning.state import seeded, stream
 from locallearning.studies import test_images as studied
 from locallearning.subjects import Subject, fit_space
 
@@ -63,6 +64,41 @@ def test_the_numbers_are_those_of_the_library(data, subjects):
     assert values['exponent'] == power_law(spec).exponent and values['largest'] == spec.values[0] and values['units'] == 30
     norms = jacobian_norm(shlp.model, studied(data, 7), 'logits').numpy()
     assert {r['quantity']: r['value'] for r in probe_models('jacobian', [shlp], data, layer='logits', n=7).rows}['median'] == pytest.approx(np.median(norms))
+
+
+@pytest.mark.parametrize('p', [1, 1.5, 2, 3])
+@pytest.mark.parametrize('make', [lambda: KHModel(12, 9, n=4.5), lambda: SHLP(12, 9, n=2), lambda: SHLP(12, 9, activation='tanh')], ids=['kh', 'power', 'tanh'])
+def test_the_closed_form_behind_unit_norm_equals_autograd(make, p):
+    with seeded(0, 'init'): model = prepend(LpUnit(p), make().double().eval())
+    x = torch.randn(6, 1, 3, 4, generator=stream(0, 'x'), dtype=torch.double)
+    x[0, 0, 0] = 0
+    expected = probes._autograd_norm(model, x, 'features', 7)
+    assert torch.allclose(feature_jacobian_norm(model, x), expected, rtol=1e-10, atol=0) and (expected > 0).any()
+    assert torch.equal(jacobian_norm(model, x), feature_jacobian_norm(model, x))
+
+
+def test_a_black_image_behind_unit_norm_and_a_unit_that_is_the_image_are_no_division_by_zero():
+    with seeded(0, 'init'): model = prepend(LpUnit(3), KHModel(12, 9).eval())
+    assert feature_jacobian_norm(model, torch.zeros(2, 1, 3, 4)).tolist() == [0, 0]
+    x = torch.rand(1, 1, 3, 4, generator=stream(0, 'x'))
+    model.model.hidden.weight.data[:] = model.first(x).flatten()
+    assert feature_jacobian_norm(model, x).isfinite().all() and feature_jacobian_norm(model, x) < 1e-2, 'a longer image of the same direction is the same'
+
+
+def test_what_has_a_closed_form_in_front_or_not_needs_no_backward_pass(data, subjects, monkeypatch):
+    kh = subjects[3]
+    with_autograd = jacobian_norm(kh.model, studied(data, 4).x, 'model.features')
+    assert torch.allclose(jacobian_norm(kh.model, studied(data, 4).x), with_autograd, rtol=1e-4)
+    monkeypatch.setattr(probes, '_autograd_norm', lambda *a, **k: pytest.fail('a backward pass'))
+    for kind in ('jacobian', 'landscape'): probe_models(kind, [subjects[0], kh], data, **OPTIONS[kind])
+
+
+def test_a_penalty_on_a_model_behind_a_scaling_is_what_autograd_says(subjects):
+    "There, `hidden` is no linear map of the image."
+    x = torch.rand(3, 1, 28, 28, generator=stream(0, 'x')).requires_grad_()
+    model = prepend(LpUnit(3), subjects[0].model)
+    value = Jacobian(n=None, of='features')(model, x, None, read(model, x))
+    assert torch.allclose(value, feature_jacobian_norm(model, x).square().mean(), rtol=1e-4)
 
 
 def test_a_layer_of_few_units_has_no_exponent_unless_one_was_asked_for(data, subjects):
