@@ -105,10 +105,12 @@ def preset_fields(
     return rest | dict(model=spec.model, optimizer=spec.training['opt'])
 
 # %% ../nbs/19c_presets.ipynb #d413c4f9
-FLAGS = dict(preset='the preset', data='--data', model='--model', loss='--loss', penalties='--penalty', constraints='--constraint', parametrizations='--parametrize',
-             transforms='--transform', optimizer='--optimizer', lr='--lr', schedule='--schedule', epochs='--epochs', batch_size='--batch-size', clip='--clip',
-             valid='--valid', snapshots='--snapshots', init='--init', seed='--seed', modules='--import', device='--device', data_root='--data-root')
-CALLS = dict(loss='logits, y', penalties='model, x, y, out', constraints='model', transforms='model, x, y, bounds', optimizer='params', schedule='epoch')
+FLAGS = dict(preset='the preset', data='--data', model='--model', loss='--loss', penalties='--penalty', constraints='--constraint',
+             parametrizations='--parametrize', transforms='--transform', optimizer='--optimizer', lr='--lr', schedule='--schedule',
+             epochs='--epochs', batch_size='--batch-size', clip='--clip', valid='--valid', snapshots='--snapshots', init='--init',
+             seed='--seed', modules='--import', device='--device', data_root='--data-root')
+CALLS = dict(loss='logits, y', penalties='model, x, y, out', constraints='model', transforms='model, x, y, bounds', optimizer='params',
+             schedule='epoch')
 
 # %% ../nbs/19c_presets.ipynb #7427f7c7
 def check_piece(
@@ -146,7 +148,8 @@ def hold_out(
     "Hold out training images to choose by, the same ones at every call."
     if data.valid is not None or valid == 0: return data
     n = round(valid*len(data.train)) if 0 < valid < 1 else valid
-    check(n == int(n) and 1 <= n < len(data.train), f'--valid {valid:g} of {len(data.train)} training images; a share below 1 or a number of them is needed, 0 for none')
+    check(n == int(n) and 1 <= n < len(data.train),
+          f'--valid {valid:g} of {len(data.train)} training images; a share below 1 or a number of them is needed, 0 for none')
     return subset(data, val=int(n))
 
 # %% ../nbs/19c_presets.ipynb #e270af8c
@@ -160,7 +163,8 @@ def resolve_training(
     family, key, params = find_preset(preset) if preset else (None, '', {})
     text, explicit = _data_text(given.get('data', params.get('data', 'mnist5k')))
     data = load(text, root or None)
-    sizes = dict(in_features=math.prod(data.shape), classes=len(data.classes)) | (dict(in_channels=data.shape[0]) if len(data.shape) == 3 else {})
+    sizes = dict(in_features=math.prod(data.shape), classes=len(data.classes))
+    if len(data.shape) == 3: sizes['in_channels'] = data.shape[0]
     said = preset_fields(family, key, params | _only(given, 'epochs', 'batch_size'), sizes) if preset else _of_checkpoint(given, modules)
     said |= {k: _completed(k, v, modules, sizes) for k, v in given.items()}
     plan = check_types(Plan(**dict(model=_completed('model', 'SHLP(width=500)', modules, sizes)) | said | dict(preset=preset, data=text)))
@@ -175,7 +179,8 @@ def _given(flags):
     given = {k: v for k, v in flags.items() if v is not None and v != []}
     for k in given: check(k in FLAGS, f'a training has no {k!r}; {nearest(k, FLAGS)}')
     both = {'lr', 'schedule'} <= given.keys()
-    check(not both, f'--lr {given.get("lr")} and --schedule {given.get("schedule")} contradict each other; give one of them, a schedule has its own lr')
+    check(not both, f'--lr {given.get("lr")} and --schedule {given.get("schedule")} contradict each other; '
+                    'give one of them, a schedule has its own lr')
     if given.get('init'): given['init'] = str(_checkpoint(Path(given['init'])))
     return {'lr' if k == 'schedule' else k: v for k, v in given.items()}
 
@@ -220,15 +225,26 @@ def check_plan(
 ):
     "Raise `InputError` for what would fail in the middle of a training, or silently do nothing."
     pick_device(plan.device)
-    for k, least in dict(epochs=1, batch_size=1, seed=0).items(): check(getattr(plan, k) >= least, f'{FLAGS[k]} {getattr(plan, k)}: a whole number ≥ {least} is needed')
-    for k in ('lr', 'clip'): check(isinstance(v := getattr(plan, k), (str, type(None))) or 0 < v < math.inf, f'{FLAGS[k]} {v}: a number > 0 is needed')
+    for k, least in dict(epochs=1, batch_size=1, seed=0).items():
+        check(getattr(plan, k) >= least, f'{FLAGS[k]} {getattr(plan, k)}: a whole number ≥ {least} is needed')
+    for k in ('lr', 'clip'):
+        check(isinstance(v := getattr(plan, k), (str, type(None))) or 0 < v < math.inf, f'{FLAGS[k]} {v}: a number > 0 is needed')
     for s in plan.snapshots: check(0 <= s <= plan.epochs, f'--snapshots: {s:g} is not in 0…{plan.epochs}, the epochs of this training')
     for place in ('penalties', 'constraints', 'transforms'): [check_piece(place, p, plan.modules) for p in getattr(plan, place)]
-    check(_optimizes(check_piece('optimizer', plan.optimizer, plan.modules)), f'--optimizer {plan.optimizer} makes no optimizer of parameters; one such as Adam() is needed')
+    check(_optimizes(check_piece('optimizer', plan.optimizer, plan.modules)),
+          f'--optimizer {plan.optimizer} makes no optimizer of parameters; one such as Adam() is needed')
     if isinstance(plan.lr, str): check_piece('schedule', plan.lr, plan.modules, epochs=plan.epochs)
     check_fits(net, hold_out(data, plan.valid).train, check_piece('loss', plan.loss, plan.modules))
     space = load_checkpoint(plan.init, net)['about']['space'] if plan.init else getattr(net, 'needs_space', data.space)
-    check(space == data.space, f'{"--init " + plan.init if plan.init else plan.model} is for images in space {space!r}, --data are in {data.space!r}; leave the space out of --data')
+    which = f'--init {plan.init}' if plan.init else plan.model
+    check(space == data.space, f'{which} is for images in space {space!r}, --data are in {data.space!r}; leave the space out of --data')
+
+# %% ../nbs/19c_presets.ipynb #b39b0055
+def _checked(plan):
+    "The plan itself, which was read from a file; raises `InputError` where it cannot be carried out."
+    net = build_model(plan.model, plan.parametrizations, plan.modules, plan.seed)
+    check_plan(plan, net, load(plan.data, plan.data_root or None))
+    return plan
 
 # %% ../nbs/19c_presets.ipynb #7365d119
 def _optimizes(piece):
@@ -267,7 +283,8 @@ def agreed(
     "Raise `InputError` unless two plans agree in these fields, but for where they are computed."
     wrong = {k: getattr(stored, k) for k in names if getattr(asked, k) != getattr(stored, k) and k not in ('device', 'data_root')}
     says = '; '.join(f'{FLAGS[k]}: {_said(v)} there, {_said(getattr(asked, k))} here' for k, v in wrong.items())
-    check(not wrong, f'--resume goes on with the training of that folder, which was another one ({says}); leave {"it" if len(wrong) == 1 else "these"} out, or name another folder by --out')
+    check(not wrong, f'--resume goes on with the training of that folder, which was another one ({says}); '
+                     f'leave {"it" if len(wrong) == 1 else "these"} out, or name another folder by --out')
     return replace(stored, device=asked.device, data_root=asked.data_root)
 
 # %% ../nbs/19c_presets.ipynb #78402bff
@@ -286,8 +303,9 @@ def place_training(
     names = [preset]*bool(preset) + [FLAGS[k] for k in given if k not in ('device', 'data_root')]
     check(not (config and names), f'--config {config} is a whole request; leave out {", ".join(names)}')
     stored = stored_plan(Path(out).absolute(), resume) if out else None
-    check(stored or not (out and resume) or names or config, f'{out} holds no training to go on with; name a folder that does, or say what to train')
-    if config: plan = replace(read_plan(config), **given)
+    check(stored or not (out and resume) or names or config,
+          f'{out} holds no training to go on with; name a folder that does, or say what to train')
+    if config: plan = _checked(replace(read_plan(config), **given))
     if config and stored: plan = agreed(stored, plan, [f.name for f in fields(Plan)])
     if not config: plan = resume_training(stored, preset, **given) if stored else resolve_training(preset, **given)
     folder = Path(out).absolute() if out else plan_folder(plan)
@@ -313,9 +331,13 @@ def run_training(
 # %% ../nbs/19c_presets.ipynb #502dfe88
 @contextmanager
 def _claimed(folder, plan):
-    config, fresh = folder/'config.json', not (folder/'config.json').exists()
-    write_atomic(config, plan.to_json())
+    config = folder/'config.json'
+    try: folder.mkdir(parents=True, exist_ok=True), (folder/'.lock').touch()
+    except OSError as e: raise InputError(f'cannot write into {folder}: {e.strerror}; choose a folder that is writable') from e
     with locked(folder/'.lock'):
+        fresh = not config.exists()
+        if not fresh: agreed(read_plan(config), plan, [f.name for f in fields(Plan)])
+        write_atomic(config, plan.to_json())
         try: yield
         except InputError:
             if fresh: config.unlink()
@@ -323,14 +345,14 @@ def _claimed(folder, plan):
 
 # %% ../nbs/19c_presets.ipynb #2159ab2d
 def _request(plan, data, device):
-    same = {k: getattr(plan, k) for k in ('model', 'loss', 'penalties', 'constraints', 'parametrizations', 'transforms', 'lr', 'epochs', 'batch_size', 'clip',
-                                          'snapshots', 'init', 'seed', 'modules')}
-    return same | dict(data=data, opt=plan.optimizer, evals=[], device=device)
+    same = 'model loss penalties constraints parametrizations transforms lr epochs batch_size clip snapshots init seed modules'.split()
+    return {k: getattr(plan, k) for k in same} | dict(data=data, opt=plan.optimizer, evals=[], device=device)
 
 # %% ../nbs/19c_presets.ipynb #bf8e5987
 def _write(run, plan, data, made, device):
     if data.valid is None:
-        for suffix in ('.safetensors', '.json'): write_atomic(run.path('models', f'best{suffix}'), run.path('models', f'last{suffix}').read_bytes())
+        best, last = run.path('models', 'best'), run.path('models', 'last')
+        for kind in ('.safetensors', '.json'): write_atomic(best.with_suffix(kind), last.with_suffix(kind).read_bytes())
     scores = {which: _score(run, which, plan, data, made['history'], device) for which in ('best', 'last')}
     run.write_table('history', made['history'])
     rows = [_row(run, plan, quantity, v, which) for which, score in scores.items() for quantity, v in score.items() if v is not None]
@@ -344,7 +366,8 @@ def _score(run, which, plan, data, history, device):
     path, last = run.path('models', f'{which}.safetensors'), int(history.epoch.max())
     epoch = load_checkpoint(path)['more'].get('epoch', last)
     held = history.query('split == "valid" and epoch == @epoch').value
-    return dict(epoch=epoch, valid_accuracy=held.item() if len(held) else None, test_accuracy=accuracy(load_model(path, plan.modules, device), data.test))
+    test = accuracy(load_model(path, plan.modules, device), data.test)
+    return dict(epoch=epoch, valid_accuracy=held.item() if len(held) else None, test_accuracy=test)
 
 # %% ../nbs/19c_presets.ipynb #13712315
 def _row(run, plan, quantity, value, which):

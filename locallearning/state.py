@@ -172,14 +172,21 @@ def load_checkpoint(
     return saved
 
 # %% ../nbs/00a_state.ipynb #16d0c1b0
+def _misfit(model, state):
+    "The first tensor in which a state dict does not fit a model, in words; '' where it fits."
+    mine, shape = model.state_dict(), lambda o: tuple(getattr(o, 'shape', ()))
+    for k in [*mine, *state]:
+        if not (k in mine and k in state): return f'tensor {k!r} is only in the {"model" if k in mine else "file"}'
+        if shape(mine[k]) != shape(state[k]): return f'{k!r} has shape {shape(state[k])}, the model has {shape(mine[k])}'
+    return ''
+
+# %% ../nbs/00a_state.ipynb #8341015b
 def _load_state(model, saved, path):
     here, there, build = type_before_parametrizations(model).__qualname__, saved['about']['class_'], f'build {_whole(saved["about"])}'
     check(there.endswith(f'.{here}'), f'checkpoint {path} holds a {there}, not a {here}; {build}')
-    mine, state = model.state_dict(), saved['model']
-    for k in [*mine, *state]:
-        check(k in state and k in mine, f'checkpoint {path}: tensor {k!r} is only in the {"model" if k in mine else "file"}; {build}')
-        check(mine[k].shape == state[k].shape, f'checkpoint {path}: {k!r} has shape {tuple(state[k].shape)}, the model has {tuple(mine[k].shape)}; {build}')
-    model.load_state_dict(state)
+    wrong = _misfit(model, saved['model'])
+    check(not wrong, f'checkpoint {path}: {wrong}; {build}')
+    model.load_state_dict(saved['model'])
 
 # %% ../nbs/00a_state.ipynb #e879d26a
 def _whole(about):

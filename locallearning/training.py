@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch.nn.utils.parametrize import cached
 from .core import InputError,Piece,check,progress,build_recipe
 from .state import stream,seeded,save_tree,load_tree,save_checkpoint,load_checkpoint,user_modules,device_of,pick_device,describe
-from .data import Data,Split,as_split
+from .state import _misfit
+from .data import Data,Split,as_split,_fingerprint
 from .models import evaluating,read,parametrize
 
 # %% ../nbs/04_training.ipynb #3034343d
@@ -40,12 +41,18 @@ def epochs(
 # %% ../nbs/04_training.ipynb #87afad0f
 def _resume(state, path, n):
     "Load what an earlier run saved; the number of epochs that are done."
-    saved = load_tree(path)
-    try: done = saved['done'], *(o.load_state_dict(saved[k]) for k, o in state.items())
+    saved, again = load_tree(path), 'use another folder, or delete it to begin again'
+    try: done = saved['done'], *(_restore(o, saved[k]) for k, o in state.items())
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise InputError(f'{path} is the state of another training ({str(e).splitlines()[0]}); use another folder, or delete it to begin again') from None
-    check(done[0] <= n, f'{path} is the state after {done[0]} epochs, more than the {n} asked for; use another folder, or delete it to begin again')
+        why = f'it has no {e}' if isinstance(e, KeyError) else str(e).splitlines()[0]
+        raise InputError(f'{path} is the state of another training ({why}); {again}') from None
+    check(done[0] <= n, f'{path} is the state after {done[0]} epochs, more than the {n} asked for; {again}')
     return done[0]
+
+# %% ../nbs/04_training.ipynb #a04d9a5a
+def _restore(o, saved):
+    if isinstance(o, nn.Module): check(not (wrong := _misfit(o, saved)), wrong)
+    o.load_state_dict(saved)
 
 # %% ../nbs/04_training.ipynb #2b0e6a50
 def train_step(
@@ -245,6 +252,20 @@ def chained(transforms, model, x, y, bounds):
     first, *rest = transforms
     for tx, ty in first(model, x, y, bounds): yield from chained(rest, model, tx, ty, bounds)
 
+# %% ../nbs/04_training.ipynb #d6a9cb29
+class _Asked:
+    "What a training was asked for, in words; as a state that can only be loaded where it is the same."
+    def __init__(self, **about): self.about = {k: v if isinstance(v, (int, float, type(None))) else _words(v) for k, v in about.items()}
+    def state_dict(self): return self.about
+    def load_state_dict(self, there):
+        wrong = [f'{k}: {there.get(k)} there, {v} here' for k, v in self.about.items() if there.get(k) != v]
+        check(not wrong, '; '.join(wrong))
+
+# %% ../nbs/04_training.ipynb #a48bfe51
+def _words(v):
+    if isinstance(v, Split): return f'{"×".join(map(str, v.raw.shape))} #{_fingerprint(train=v)[:8]}'
+    return (', '.join(map(describe, v)) or 'none') if isinstance(v, list) else describe(v)
+
 # %% ../nbs/04_training.ipynb #ff22cb7d
 def fit(
     model:nn.Module,                    # trained in place
@@ -278,7 +299,9 @@ def fit(
     pieces, keep = [*penalties, *constraints, *transforms], partial(_save, folder, model, split.space, about or {})
     optimizer = (opt or Adam())([p for p in model.parameters() if p.requires_grad])
     batches, evals = Batches(split, batch_size, device), (evals or {}) | ({'valid': valid} if valid is not None else {})
-    state = dict(model=model, optimizer=optimizer, history=history) | {f'piece{i}': p for i, p in enumerate(pieces) if hasattr(p, 'state_dict')}
+    asked = dict(images=split, model=model, loss=loss, optimizer=opt or Adam(), lr=lr, penalties=penalties, constraints=constraints, transforms=transforms)
+    state = dict(asked=_Asked(**asked, batch_size=batch_size, clip=clip, seed=seed)) if folder else {}
+    state |= dict(model=model, optimizer=optimizer, history=history) | {f'piece{i}': p for i, p in enumerate(pieces) if hasattr(p, 'state_dict')}
     with seeded(seed, 'fit'):
         for epoch in _epochs(epochs, state, Path(folder)/'state.safetensors' if folder else None, every, f'training {type(model).__name__}'):
             for g in optimizer.param_groups: g['lr'] = lr(epoch) if callable(lr) else lr

@@ -197,6 +197,29 @@ def test_a_config_and_other_wishes_contradict_each_other(done, tmp_path):
     with pytest.raises(InputError, match='--seed: 0 there, 7 here'): place_training(out=str(done['folder']), config=str(tmp_path/'c.json'), resume=True)
 
 
+def test_of_two_that_take_an_empty_folder_at_once_the_second_learns_whose_it_is(plan, tmp_path):
+    "Both looked before either wrote; the one that was first must not lose its configuration."
+    run_training(plan, tmp_path/'o')
+    kept = (tmp_path/'o'/'config.json').read_text()
+    with pytest.raises(InputError, match='which was another one .--seed: 0 there, 1 here'): run_training(replace(plan, seed=1), tmp_path/'o')
+    assert (tmp_path/'o'/'config.json').read_text() == kept
+    assert run_training(replace(plan, device='cpu'), tmp_path/'o')['scores'], 'the same training may go on'
+
+
+def test_a_folder_that_cannot_be_is_named(plan, tmp_path):
+    (tmp_path/'f').write_text('no folder')
+    for out in ('f', 'f/g'):
+        with pytest.raises(InputError, match='choose a folder that is writable'): run_training(plan, tmp_path/out)
+
+
+@pytest.mark.parametrize('change, said', [(dict(epochs=0), '--epochs 0: a whole number'), (dict(penalties=['Lpp(1)']), "unknown piece 'Lpp'"), (dict(penalties=[3]), 'recipe 3 is no call'),
+                                          (dict(snapshots=[9]), '--snapshots: 9 is not in 0…3'), (dict(lr=-1.), '--lr -1.0'), (dict(model='SHLP(9, width=6)'), 'SHLP does not take images')])
+def test_a_configuration_that_was_edited_is_checked_like_any_request(plan, tmp_path, change, said):
+    (tmp_path/'c.json').write_text(replace(plan, **change).to_json())
+    with pytest.raises(InputError, match=said): place_training(out=str(tmp_path/'o'), config=str(tmp_path/'c.json'))
+    assert not (tmp_path/'o').exists()
+
+
 def test_an_interruption_in_pretraining_or_training_changes_no_bit(tmp_path, monkeypatch):
     plan = resolve_training(data=SMALL, model='KHModel(width=12, kh_epochs=4, kh_batch_size=20)', epochs=4, batch_size=20, transforms=['Adversarial(PGD(steps=1, random_start=True), eps=.05)'])
     run_training(plan, tmp_path/'through')

@@ -116,6 +116,31 @@ def test_a_state_of_another_training_is_refused(tmp_path):
     with pytest.raises(InputError, match='is the state of another training'): fit(make(), DATA, epochs=2, folder=tmp_path, penalties=[Counting()])
 
 
+@pytest.mark.parametrize('change, said', [
+    (dict(penalties=[ll.Jacobian(2e-3)]), r'penalties: Jacobian\(1e-3.* there, Jacobian\(2e-3.* here'), (dict(lr=1e-2), 'lr: 0.001 there, 0.01 here'),
+    (dict(opt=SGD()), r'optimizer: Adam\(\) there, SGD\(\) here'), (dict(data=TEST), r'images: 60×1×4×4 #\w{8} there, 30×1×4×4 #\w{8} here'),
+    (dict(model=SHLP(16, width=12, classes=3, n=2)), 'model: SHLP.* there, SHLP.*n=2.* here'), (dict(constraints=[MaxNorm()]), 'constraints: none there, .*MaxNorm here'),
+    (dict(transform=ll.Adversarial(ll.PGD(), eps=.1), clip=1.), 'transforms: none there, Adversarial.* here; clip: None there, 1.0 here'), (dict(seed=1, batch_size=7), 'batch_size: 100 there, 7 here; seed: 0 there')])
+def test_a_wish_that_changed_is_named_instead_of_the_old_weights_given_back(tmp_path, change, said):
+    ask = dict(model=make('plain'), data=DATA, penalties=[ll.Jacobian(1e-3)], epochs=1, folder=tmp_path)
+    fit(**ask)
+    before = weights(other := change.get('model', make('plain'))).clone()
+    with pytest.raises(InputError, match=f'is the state of another training .{said}'): fit(**ask | dict(model=other) | change)
+    assert weights(other).equal(before), 'refused before anything is loaded'
+    fit(**ask | dict(model=make('plain'), epochs=2))
+
+
+def test_the_first_tensor_that_does_not_fit_is_named(tmp_path):
+    class Wide(Foreign):
+        def __init__(self, width): super().__init__(); self.out = nn.Linear(16, width)
+    Wide.__qualname__ = 'Wide'
+    fit(Wide(3), DATA, epochs=1, folder=tmp_path)
+    with pytest.raises(InputError, match=r"another training .'out.weight' has shape \(3, 16\), the model has \(4, 16\)\)"): fit(Wide(4), DATA, epochs=1, folder=tmp_path)
+    list(epochs(1, dict(layer=nn.Linear(2, 2)), tmp_path/'s'))
+    with pytest.raises(InputError, match="another training .tensor 'bias' is only in the file"): list(epochs(2, dict(layer=nn.Linear(2, 2, bias=False)), tmp_path/'s'))
+    with pytest.raises(InputError, match="another training .it has no 'other'"): list(epochs(2, dict(other=nn.Linear(2, 2)), tmp_path/'s'))
+
+
 def test_epochs_saves_every_nth_and_the_last(tmp_path):
     layer, seen = nn.Linear(1, 1), []
     for epoch in epochs(5, dict(layer=layer), tmp_path/'s', every=2): seen.append(load_tree(tmp_path/'s')['done'] if (tmp_path/'s').exists() else 0)
