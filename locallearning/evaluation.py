@@ -60,15 +60,15 @@ def try_attack(
 ):
     "Try an attack on two images; raises `InputError` where it fails, or does not return two images."
     x, y, bounds = next(split[:2].to(subject.device).batches(2))
-    double = torch.float32 if x.device.type == 'mps' else torch.float64
-    eps, name = torch.full((len(x),), .01, device=x.device, dtype=double), describe(attack)
-    try: out = attack(subject.model, x, y, eps, bounds=bounds, generator=stream(0, 'try', device=str(subject.device)))
-    except (RuntimeError, TypeError, IndexError, AttributeError) as e:
-        why = f'{str(e).splitlines()[0]}; there is one radius per image: eps.to(x).view(-1, 1, 1, 1)'
-        raise InputError(f'{name} fails on images {tuple(x.shape)} with {len(x)} radii: {why}') from e
-    got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-    check(got == x.shape, f'{name} returns {got} for images {tuple(x.shape)}; perturbed images of that shape are needed')
-    check(out.dtype == x.dtype, f'{name} returns {out.dtype} for images {x.dtype}; radii may be more precise than images: eps.to(x)')
+    name, generator = describe(attack), stream(0, 'try', device=str(subject.device))
+    for eps, words in ((torch.full((len(x),), .01).to(x), f'{len(x)} radii'), (.01, 'one radius')):
+        try: out = attack(subject.model, x, y, eps, bounds=bounds, generator=generator)
+        except (RuntimeError, TypeError, IndexError, AttributeError) as e:
+            why = f'{str(e).splitlines()[0]}; a radius may be one per image: torch.as_tensor(eps).to(x).view(-1, 1, 1, 1)'
+            raise InputError(f'{name} fails on images {tuple(x.shape)} with {words}: {why}') from e
+        got = (tuple(out.shape), out.dtype) if isinstance(out, Tensor) else type(out).__name__
+        wanted = tuple(x.shape), x.dtype
+        check(got == wanted, f'{name} returns {got} for images {wanted}; perturbed images of that shape and type are needed')
 
 # %% ../nbs/19d_evaluation.ipynb #40359ff9
 OUTSIDE = 'leaves ball or box'

@@ -100,6 +100,8 @@ class Shift(Piece):
 class Naive(Shift):
     def __call__(self, model, x, y, eps, *, bounds=(0., 1.), generator=None): return x + eps
 class Precise(Shift):
+    def __call__(self, model, x, y, eps, *, bounds=(0., 1.), generator=None): return x + torch.as_tensor(eps, dtype=torch.double).view(-1, 1, 1, 1)
+class PerImage(Shift):
     def __call__(self, model, x, y, eps, *, bounds=(0., 1.), generator=None): return x + eps.view(-1, 1, 1, 1)
 '''
 
@@ -121,8 +123,9 @@ def test_a_users_attack_is_one_of_them_or_is_told_what_it_lacks(tmp_path, monkey
     how = dict(n=30, modules=('shifts',))
     found = evaluate_models(subjects[:1], data, ['Shift(sign=-1.)', 'FGSM()'], EPS, **how)
     assert found.table().model.tolist() == ['a']*3 and found.attacks['Shift(sign=-1.)']['a'][1] is not None
-    with pytest.raises(InputError, match=r'Naive\(\) fails on images .* one radius per image'): evaluate_models(subjects, data, ['Naive()'], EPS, **how)
-    with pytest.raises(InputError, match=r'Precise\(\) returns torch.float64 .* eps.to\(x\)'): evaluate_models(subjects, data, ['Precise()'], EPS, **how)
+    with pytest.raises(InputError, match=r'Naive\(\) fails on images .* with 2 radii: .* a radius may be one per image'): evaluate_models(subjects, data, ['Naive()'], EPS, **how)
+    with pytest.raises(InputError, match=r"PerImage\(\) fails on images .* with one radius: 'float' object has no attribute 'view'"): evaluate_models(subjects, data, ['PerImage()'], EPS, **how)
+    with pytest.raises(InputError, match=r'Precise\(\) returns .*torch.float64.* shape and type are needed'): evaluate_models(subjects, data, ['Precise()'], EPS, **how)
 
 
 def test_an_attack_that_leaves_its_box_is_flagged_and_has_no_part_in_the_worst_case(data, subjects):
