@@ -61,17 +61,17 @@ def equal_parts(
     bounds:tuple|None,# the box; one number per image at most
 )->list[tuple]: # (rows, radius, low, high) each
     "Cut a batch into parts that share radius and box."
-    eps = torch.as_tensor(eps, dtype=torch.float64, device=x.device).expand(len(x))
+    eps, least, most = torch.as_tensor(eps).cpu().double().expand(len(x)), x.min().item(), x.max().item()
     far = eps.max()
     low, high = (_one_each(x, b) for b in ((-math.inf, math.inf) if bounds is None else bounds))
-    low, high = torch.where(low.isinf(), x.min() - far, low), torch.where(high.isinf(), x.max() + far, high)
+    low, high = torch.where(low.isinf(), least - far, low), torch.where(high.isinf(), most + far, high)
     kinds, which = torch.stack([eps, low, high], 1).unique(dim=0, return_inverse=True)
-    return [((which == i).nonzero()[:, 0], *kind) for i, kind in enumerate(kinds.tolist())]
+    return [((which == i).nonzero()[:, 0].to(x.device), *kind) for i, kind in enumerate(kinds.tolist())]
 
 # %% ../nbs/07c_adapters.ipynb #1c1af012
 def _one_each(x, bound):
     "A bound as one number per image."
-    b = torch.as_tensor(bound, dtype=torch.float64, device=x.device).expand(x.shape).flatten(1)
+    b = torch.as_tensor(bound).cpu().double().expand(x.shape).flatten(1)
     check(bool((b == b[:, :1]).all()), 'the box differs from pixel to pixel; attacks of other libraries know one box per image')
     return b[:, 0]
 

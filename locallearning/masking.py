@@ -146,7 +146,7 @@ def zero_gradient_share(
 def _shots(model, images, attack, batch_size, seed):
     "Which images stay right at four radii up to the width of the box."
     fire, n = aim(model, images, attack, 2, batch_size, seed).fire, len(images)
-    at, top = torch.arange(n, device=images.y.device), widest(attack, images).double()
+    at, top = torch.arange(n, device=images.y.device), widest(attack, images).cpu().double()
     return np.stack([~fire(at, top / d, ('check', d))[0].cpu().numpy() for d in (64, 16, 4, 1)])
 
 # %% ../nbs/07a_masking.ipynb #bc923111
