@@ -198,6 +198,13 @@ def test_cells_of_imports_hold_only_imports(path):
     assert mixed == [], 'the docs build runs cells of imports, and would run what stands beside them'
 
 
+def test_no_notebook_moves_those_that_run_after_it():
+    "nbdev_test runs several notebooks in one process."
+    moved = [name(p) for p in sorted(NBS.rglob('*.ipynb')) for c in cells(p, 'code')
+             if re.search(r"os\.chdir\(|environ\['LOCALLEARNING_RUNS'\] *=", ''.join(c['source']))]
+    assert moved == [], 'use contextlib.chdir, or an `out` of its own'
+
+
 # --- processing
 
 @pytest.fixture(scope='module')
