@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE', 'attacked_images', 'build_attack', 'try_attack', 'strays', 'has_critical', 'measure_attack', 'as_result',
-           'is_standard', 'build_attacks', 'has_worst', 'measure_worst', 'Evaluation', 'evaluate_models', 'all_flags',
-           'Examples', 'images_key', 'make_examples', 'save_examples', 'load_examples', 'clean_images',
+           'is_standard', 'build_attacks', 'in_balls', 'has_worst', 'measure_worst', 'Evaluation', 'evaluate_models',
+           'all_flags', 'Examples', 'images_key', 'make_examples', 'save_examples', 'load_examples', 'clean_images',
            'evaluate_examples']
 
 # %% ../nbs/19d_evaluation.ipynb #58d5e9b9
@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from .core import InputError,build_recipe,check,measure,parse_recipe,progress
-from .attacks import PGD,norm_order
+from .attacks import GaussianNoise,PGD,norm_order
 from .data import Data,Split,check_images
 from .masking import predict
 from .robustness import Critical,Curve,accuracy_curve,check_grid,critical_norm
@@ -149,6 +149,14 @@ def build_attacks(
     norm = next((a.norm for a in attacks if hasattr(a, 'norm')), 'inf')
     return [*attacks, Transfer(surrogate.model, PGD(norm=norm, steps=50, loss='log_odds'))]
 
+# %% ../nbs/19d_evaluation.ipynb #52e47857
+def in_balls(
+    recipes,    # of attacks
+    modules=(), # further modules whose names they may use
+)->list: # those whose `eps` is a radius
+    "Leave out noise."
+    return [r for r in recipes if is_standard(r) or not isinstance(build_attack(r, modules), GaussianNoise)]
+
 # %% ../nbs/19d_evaluation.ipynb #405e6c7b
 def has_worst(
     recipes,            # of attacks
@@ -205,7 +213,7 @@ def evaluate_models(
     run=None,               # keeps what is measured
     critical:bool=True,     # critical norms too
     **how,                  # n, box, batch_size, seed, modules
-)->Evaluation: # with the worst case where `has_worst` over the attacks that stay in ball and box for every model
+)->Evaluation: # with the worst case where `has_worst` over the attacks that stay in ball and box for every model, noise aside
     "Attack several models in the same way; raises `InputError` for what is no attack or no grid."
     eps = check_grid(eps)
     build_attacks(attacks, None, how.get('modules', ()))  # what is no attack is said before anything is measured
@@ -215,7 +223,7 @@ def evaluate_models(
         made = kept(run, 'attack', measure_attack, subject=s, attack=a, critical=critical, **common)
         done.setdefault(a, {})[s.name] = as_result(Curve, made['curve']), as_result(Critical, made['critical'])
     outside = {a for a, models in done.items() for curve, _ in models.values() if OUTSIDE in curve.flags}
-    inside, worst = [a for a in attacks if a not in outside], {}
+    inside, worst = [a for a in in_balls(attacks, how.get('modules', ())) if a not in outside], {}
     if has_worst(inside, surrogate, how.get('modules', ())):
         for s in progress(subjects, 'worst case'):
             made = kept(run, 'worst', measure_worst, subject=s, attacks=inside, surrogate=surrogate, **common)
