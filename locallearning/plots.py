@@ -51,7 +51,7 @@ def plot_curves(
         keep = eps > 0 if log else eps >= 0
         ax.plot(eps[keep], share[keep], label=_flagged(label, curve), markevery=max(1, keep.sum() // 8), **look)
     ax.set(xlabel=f'eps ({_unit([*curves.values(), *(marks or {}).values()])})', ylabel='relative accuracy' if relative else 'accuracy', ylim=(0, 1.03))
-    if log: ax.set_xscale('log')
+    ax.set_xscale('log') if log else ax.locator_params(axis='x', nbins=5)
     for label, worst in (marks or {}).items(): _draw_marks(ax, worst, relative, log, styles[label]['color'])
     doubtful = legend and any(getattr(c, 'flags', ()) for c in curves.values())
     handles = [*(ax.get_legend_handles_labels()[0] if legend else []), *_mark_handles(marks or {})]
@@ -269,7 +269,7 @@ def plot_variances(
     label = 'no cut: one population' if cut is None else f'cut at {cut:.2g}: {(values >= cut).sum()} of {values.size} units pruned'
     if cut is not None: ax.axvline(float(cut), color='#d95f02', linestyle='--')
     outside = ((values < lo) | (values > hi)).sum()
-    ax.set_title(label + (f'\n{outside} units lie outside the axis' if outside else ''), loc='left', fontsize=7)
+    ax.set_title(label + (f'\n{outside} outside the axis' if outside else ''), loc='left', fontsize=7)
     ax.set(xlabel='variance of the weights of a unit', ylabel='units')
     ax.ticklabel_format(axis='x', scilimits=(-2, 3))
     return fig
