@@ -312,8 +312,8 @@ def report_evaluation(
     frame = found.table()
     run.write_table('evaluation', frame)
     for m, w in found.worst.items(): run.write_table(f'worst_case-{re.sub("[^A-Za-z0-9_.]+", "-", m)}', w.table)
-    head = (f'{n} test images of {found.data.name} in space {found.data.space}: accuracy without attack and at each radius;\n'
-            'critical: median critical norm (L2); never: images never broken')
+    head = f'{n} test images of {found.data.name} in space {found.data.space}: accuracy without attack and at each radius'
+    if 'critical_norm' in frame: head += ';\ncritical: median critical norm (L2); never: images never broken'
     finish(run, 'evaluate', found.rows(), dict(evaluation=evaluation_figure(found)), f'{head}\n{evaluation_text(frame)}')
 
 # %% ../nbs/23b_cli_examine.ipynb #ea509b8b

@@ -65,7 +65,7 @@ def train(
         help='folder for this training; default: one named after it in LOCALLEARNING_RUNS or runs/')] = None,
     resume: Annotated[bool, typer.Option('--resume', help='go on with a training that was interrupted')] = False,
     config: Annotated[Optional[str], typer.Option(metavar='FILE',
-        help='the config.json of an earlier training, for an identical one')] = None,
+        help='the config.json of an earlier training, for an identical one; imports the modules that it names')] = None,
     modules: Annotated[Optional[list[str]], typer.Option('--import', metavar='MODULE',
         help='use the pieces of your own module, whose code is run; may be repeated')] = None,
 ):
@@ -109,7 +109,8 @@ def summary(
     data, folder = done['data'], done['folder']
     held = f'{len(data.valid)} held out' if data.valid else 'none held out, so best is last'
     rows = dict(model=plan.model, data=f'{plan.data}: {len(data.train)} images to train on, {held}, {len(data.test)} to test')
-    if done['pretrain']: rows['pretrained'] = ', '.join(f'{k} {round_off(v)}' for k, v in done['pretrain'].items())
+    told = {k.replace('_', ' '): v for k, v in (done['pretrain'] or {}).items() if v is not None}
+    if told: rows['pretrained'] = ', '.join(f'{k} {round_off(v)}' for k, v in told.items())
     rows |= {which: _score(score, plan.epochs) for which, score in done['scores'].items()}
     rows |= dict(checkpoint=shown(folder/'models'/'best.safetensors'), figure=shown(folder/'figures'/'history.png'))
     extra = f' --data-root {quoted(plan.data_root)}'*bool(plan.data_root) + ''.join(f' --import {m}' for m in plan.modules)
@@ -122,6 +123,7 @@ def round_off(
     value, # number or anything else
 )->str: # with four significant digits
     "Write a number for a person."
+    if isinstance(value, bool): return 'yes' if value else 'no'
     return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 # %% ../nbs/23a_cli_train.ipynb #ec1a00b0

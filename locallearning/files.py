@@ -104,7 +104,8 @@ _IDX = dict(mnist=('MNIST', tuple('0123456789')),
             fashionmnist=('FashionMNIST', ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
                                            'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')))
 _IDX_FILES = [f'{part}-{kind}-ubyte' for part in ('train', 't10k') for kind in ('images-idx3', 'labels-idx1')]
-_WHERE = 'download=True gets it, or correct the data root (--data-root, LOCALLEARNING_DATA)'
+_ROOT = 'the data root (--data-root, LOCALLEARNING_DATA)'
+_WHERE = f'download=True gets it, or correct {_ROOT}'
 
 # %% ../nbs/01a_files.ipynb #8e2b8e3e
 def read_idx(
@@ -195,7 +196,9 @@ def fetch(
         with _alone(Path(root)/f'.{name}.lock'):
             with suppress(UnreadableFile): return read()
             _download(name, root)
-    except (OSError, RuntimeError) as e: raise UnreadableFile(f'{unreadable}; the download failed: {e}') from None
+    except (OSError, RuntimeError) as e:
+        what, why = str(unreadable).partition(';')[0], ' '.join(str(e).split())
+        raise UnreadableFile(f'{what}, and the download failed: {why}; put it there, or name its folder by {_ROOT}') from None
     return read()
 
 # %% ../nbs/01a_files.ipynb #40653acc

@@ -105,7 +105,7 @@ def jacobian_figure(
     ax.set_xticks(range(1, len(norms) + 1), [*norms], **slant)
     ax.set_ylabel(f'‖J‖ of {probed.layer}')
     low, high = np.quantile([*norms.values()], (0, 1))
-    ax.set(yscale='log') if high > 20*low > 0 else ax.set_ylim(0)
+    ax.set(yscale='log') if high > 20*low > 0 else ax.set_ylim(0, 1.05*high)
     return fig
 
 # %% ../nbs/19f_pictures.ipynb #a5afdfff
@@ -118,6 +118,8 @@ def landscape_figures(
     figures = dict(landscape=cuts, landscape_quantiles=plot_quantiles({k: v[2] for k, v in found.items()}))
     for text in (t for f in figures.values() for t in f.findobj(Text)):
         text.set_text(text.get_text().replace('of the features', f'of {probed.layer}'))
+    low, high = np.nanquantile([v[2].values for v in found.values()], (0, 1))
+    if high < 20*low: [ax.set(yscale='linear', ylim=(0, 1.05*high)) for ax in figures['landscape_quantiles'].axes]
     return figures
 
 # %% ../nbs/19f_pictures.ipynb #4fbeac53

@@ -284,7 +284,7 @@ def agreed(
     wrong = {k: getattr(stored, k) for k in names if getattr(asked, k) != getattr(stored, k) and k not in ('device', 'data_root')}
     says = '; '.join(f'{FLAGS[k]}: {_said(v)} there, {_said(getattr(asked, k))} here' for k, v in wrong.items())
     check(not wrong, f'--resume goes on with the training of that folder, which was another one ({says}); '
-                     f'leave {"it" if len(wrong) == 1 else "these"} out, or name another folder by --out')
+                     f'leave out {", ".join(map(FLAGS.get, wrong))}, or train in another folder: --out, from these weights: --init')
     return replace(stored, device=asked.device, data_root=asked.data_root)
 
 # %% ../nbs/19c_presets.ipynb #78402bff

@@ -56,15 +56,15 @@ def probe_spectrum(
     n:int=10000,            # test images
     window:list|None=None,  # ranks of the fit; None: [10, 500)
     seed:int=0,             # not used: nothing is drawn
-)->Probed: # exponent, r2, dimension, largest; found is what `measure_spectrum` returned
+)->Probed: # exponent, r2, the ranks fitted, dimension, largest; found is what `measure_spectrum` returned
     "Compare the spectra of a layer of several models."
     recipe = dict(data=data, layer=layer, n=n, window=window)
     made = {s.name: kept(run, 'spectrum', measure_spectrum, subject=s, **recipe) for s in progress(subjects, 'spectra')}
     rows = []
     for name, m in made.items():
-        fit = m['fit'] or dict(exponent=math.nan, r2=math.nan)
-        largest = np.asarray(m['values'])[0]
-        numbers = dict(exponent=fit['exponent'], r2=fit['r2'], dimension=m['dimension'], largest=largest, units=m['width'])
+        fit = m['fit'] or dict(exponent=math.nan, r2=math.nan, window=(math.nan, math.nan))
+        numbers = dict(exponent=fit['exponent'], r2=fit['r2'], first_rank=fit['window'][0] + 1, last_rank=fit['window'][1])
+        numbers |= dict(dimension=m['dimension'], largest=np.asarray(m['values'])[0], units=m['width'])
         rows += [measure(name, 'spectrum', q, v, setting=dict(layer=layer, n=m['samples']), space=data.space) for q, v in numbers.items()]
     return Probed('spectrum', rows, made, layer)
 

@@ -195,7 +195,7 @@ def test_complete_set_needs_neither_lock_nor_network(tmp_path, monkeypatch):
 def test_failed_download_says_what_is_missing_and_why(tmp_path, monkeypatch):
     def offline(name, root): raise OSError('no network')
     monkeypatch.setattr(files, '_download', offline)
-    with pytest.raises(InputError, match='train-images-idx3-ubyte.*the download failed: no network'): fetch('mnist', tmp_path/'new')
+    with pytest.raises(InputError, match='train-images-idx3-ubyte, and the download failed: no network; put it there, or name its folder'): fetch('mnist', tmp_path/'new')
 
 
 def test_damaged_idx_is_reported_after_the_attempt_to_download(tmp_path):

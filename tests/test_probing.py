@@ -103,7 +103,7 @@ def test_a_penalty_on_a_model_behind_a_scaling_is_what_autograd_says(subjects):
 
 def test_a_layer_of_few_units_has_no_exponent_unless_one_was_asked_for(data, subjects):
     rows = probe_models('spectrum', subjects, data, layer='logits').rows
-    assert all(math.isnan(r['value']) == (r['quantity'] in ('exponent', 'r2')) for r in rows)
+    assert all(math.isnan(r['value']) == (r['quantity'] in ('exponent', 'r2', 'first_rank', 'last_rank')) for r in rows)
     with pytest.raises(InputError, match='at least 3 must lie in the window'): probe_models('spectrum', subjects, data, layer='logits', window=[8, 20])
     assert math.isfinite(probe_models('spectrum', subjects[:1], data, layer='logits', window=[0, 6]).rows[0]['value'])
 
