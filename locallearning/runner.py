@@ -4,22 +4,23 @@
 
 # %% auto #0
 __all__ = ['BESIDE', 'SMALL', 'notebook_key', 'stale', 'Unit', 'own_kernel', 'run_notebook', 'run_unit', 'waiting_policy',
-           'unit_process', 'unit_main', 'Screen', 'run_process', 'execute', 'end_processes', 'UnitError', 'passes',
-           'judge_run', 'run_config', 'copy_report', 'reproduce', 'status']
+           'unit_process', 'unit_main', 'Screen', 'run_unit_process', 'execute', 'UnitError', 'passes', 'unfinished',
+           'judge_run', 'settle_threads', 'planned', 'run_config', 'copy_report', 'reproduce', 'status']
 
 # %% ../nbs/21_runner.ipynb #a670254f
 import hashlib,json,os,re,signal,subprocess,sys,tempfile,threading,time
-from concurrent.futures import Executor,ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import asdict,dataclass,replace
 from pathlib import Path
 from typing import Iterable
 import psutil
 from tqdm import tqdm
 from fastcore.basics import patch
-from .core import InputError,emit,write_atomic
+from .core import InputError,check,emit,write_atomic
 from .runs import closure,gather_measurements,locked,surroundings
 from .families import Config,data_path,find_family,notebook_parameters,read_config,resolve,runs_folder,slug
 from .claims import read_claims,judge
+from .executors import ended_with,share,sign_of_life,waiting
 
 # %% ../nbs/21_runner.ipynb #5ee6a80d
 BESIDE = tuple(f'locallearning.{m}' for m in ('claims', 'runner', 'report', 'bench', 'cli')) # work on what notebooks have written
@@ -69,6 +70,7 @@ class Unit:
     force:bool = False      # execute notebooks that are done
     @property
     def folder(self): return Path(self.out)/self.config.folder/f'seed{self.seed}'
+    def tag(self, stem): return '-'.join([stem, *self.models])
     def params(self, path):
         known = notebook_parameters(path)
         mine = dict(seed=self.seed, models=list(self.models) or self.config.params.get('models', []), out=self.out, folder=str(self.folder), profile=self.config.profile,
@@ -113,7 +115,7 @@ def run_unit(
     "Execute the notebooks of a unit in order, leaving out those that are done; this is the body of the unit's process."
     family, _ = find_family(unit.config.family)
     for stem in unit.config.experiments:
-        tag = stem + (f'-{"-".join(unit.models)}' if unit.models else '')
+        tag = unit.tag(stem)
         try:
             with locked(unit.folder/'notebooks'/f'{tag}.lock'): _run_one(unit, family.notebooks[stem], tag)
         except InputError as e: emit(error=str(e), code=2); return 2
@@ -185,9 +187,15 @@ def _follow(self:Screen):
     with open(self.events, encoding='utf-8') as f:
         while True:
             last, line = self.stop.is_set(), line + f.readline()
-            if line.endswith('\n'): self._show(json.loads(line), started); line = ''
+            if line.endswith('\n'): self._show(_event(line), started); line = ''
             elif last: return
             else: time.sleep(.1)
+
+# %% ../nbs/21_runner.ipynb #38da2e9c
+def _event(line):
+    try: event = json.loads(line)
+    except ValueError: event = {}
+    return event if isinstance(event, dict) else {}
 
 # %% ../nbs/21_runner.ipynb #bceac9d8
 @patch
@@ -204,55 +212,42 @@ def _show(self:Screen, event, started):
         self.inner.total, self.inner.n = event['total'] or event['done'], event['done']
         self.inner.set_description_str(event['what'])
 
-# %% ../nbs/21_runner.ipynb #b4cec9fa
-def run_process(
-    unit:Unit,                  # what to do
-    events:Path,                # file that it reports to
-    running:set,                # processes that are running
-    stopping:threading.Event,   # no further process is to be started; set by the first that fails
-)->tuple[int,str]: # exit code and the end of the output
+# %% ../nbs/21_runner.ipynb #2ad1b70e
+def run_unit_process(
+    unit:Unit,      # what to do
+    events:Path,    # file that it reports to, seen by whoever waits
+)->tuple[int,str]|None: # exit code and the end of the output; None if the run ended before
     "Run a unit to its end; a unit that was killed is started once more."
-    code, text = -signal.SIGTERM, ''
+    alive, code, text = sign_of_life(events), 0, ''
     for attempt in range(2):
-        if stopping.is_set(): break
+        if not alive.exists(): return None
         process = unit_process(unit, events)
-        running.add(process)
-        if stopping.is_set(): process.terminate()
-        try: text = process.stdout.read()
-        finally: code = process.wait(); running.discard(process)
+        with ended_with(alive, process):
+            text = process.stdout.read()
+            code = process.wait()
         if code >= 0 or -code in (signal.SIGINT, signal.SIGTERM): break
-    if code: stopping.set()
+    if code and not alive.exists(): return None
+    if code: alive.unlink(missing_ok=True)
     return code, text[-2000:]
 
-# %% ../nbs/21_runner.ipynb #17b1df0b
+# %% ../nbs/21_runner.ipynb #dc875e1b
 def execute(
     units:list[Unit],       # independent of one another
     executor:Executor,      # waits for their processes
     events:Path,            # file that they report to
 ):
     "Run all units; raises `UnitError` for the first that failed. Where it ends early, so do the processes that still run."
-    running, stopping = set(), threading.Event()
-    futures = [executor.submit(run_process, u, events, running, stopping) for u in units]
-    try:
-        for code, text in (f.result() for f in futures):
-            if code: raise UnitError(code, text)
+    alive = sign_of_life(events)
+    alive.touch()
+    futures = [executor.submit(run_unit_process, u, events) for u in units]
+    try: ends = [f.result() for f in futures]
     except BaseException:
-        stopping.set()
+        alive.unlink(missing_ok=True)
         for f in futures: f.cancel()
-        end_processes(running)
         raise
-
-# %% ../nbs/21_runner.ipynb #b4ea50c1
-def end_processes(
-    processes:Iterable[subprocess.Popen], # that may still run
-    patience:float=5.,                    # seconds that they have to clean up
-):
-    "Ask processes to end, and end those that do not listen; a kernel ends with the process that started it."
-    processes = list(processes)
-    for p in processes: p.terminate()
-    for p in processes:
-        try: p.wait(patience)
-        except subprocess.TimeoutExpired: p.kill()
+    for end in ends:
+        if end and end[0]: raise UnitError(*end)
+    if None in ends: raise UnitError(1, f'a worker does not see {alive}; the folder of --out has to be shared by all machines')
 
 # %% ../nbs/21_runner.ipynb #ac011a8c
 class UnitError(RuntimeError):
@@ -274,6 +269,16 @@ def passes(
     models = config.params.get('models') or list(find_family(config.family)[0].models)
     return [[Unit(config, s, (m,), out, force) for s in config.seeds for m in models], last]
 
+# %% ../nbs/21_runner.ipynb #7545d95e
+def unfinished(
+    config:Config,  # resolved request
+    out:str='',     # folder of all runs
+)->list[Unit]: # those of the first pass
+    "The units that have not been run or are out of date."
+    notebooks = find_family(config.family)[0].notebooks
+    done = lambda u, s: not stale(u.folder, u.tag(s), notebook_key(notebooks[s], u.params(notebooks[s])))
+    return [u for u in passes(config, str(runs_folder(out)), False)[0] if not all(done(u, s) for s in config.experiments)]
+
 # %% ../nbs/21_runner.ipynb #64583ded
 def judge_run(
     config:Config,  # resolved request
@@ -289,20 +294,53 @@ def judge_run(
     return verdicts
 
 # %% ../nbs/21_runner.ipynb #3c0c62fb
+def settle_threads(
+    config:Config,  # resolved request
+    jobs:int,       # units at once
+    scheduler:str,  # address, or ''
+)->Config: # with one thread per unit where several run at once, unless a number was asked for
+    "Settle the threads of a unit, so that they are on record."
+    return replace(config, threads=1) if (jobs > 1 or scheduler) and not config.threads else config
+
+# %% ../nbs/21_runner.ipynb #a6cf146f
+def planned(
+    config:Config,  # resolved request
+    out:str,        # folder of all runs
+    force:bool,     # execute what is done
+    shard:str,      # 'I/N', or '' for all
+)->list[list[Unit]]: # groups that run one after the other
+    "The passes of a run, or of a share of it."
+    first, *rest = passes(config, out, force)
+    if not shard: return [first, *rest]
+    mine = share(first, shard)
+    check(rest, f'--shard {shard}: profile {config.profile} runs all models at once and has no units to share out; take a larger profile, or --seed')
+    return [mine, *rest]
+
+# %% ../nbs/21_runner.ipynb #08bd8b61
+def _events_folder(out, scheduler):
+    return tempfile.TemporaryDirectory(prefix='.events-', dir=out if scheduler else None, ignore_cleanup_errors=True)
+
+# %% ../nbs/21_runner.ipynb #dea90bdf
 def run_config(
     config:Config,          # resolved request
     out:str='',             # folder of all runs
     force:bool=False,       # execute what is done
     stream=None,            # where progress goes; standard error
+    jobs:int=1,             # units at once, on this machine
+    scheduler:str='',       # or the address of a Dask scheduler, whose workers see `out` under the same path
+    shard:str='',           # 'I/N': only every N-th unit; the rest of the run where they are the last
 )->Path: # the folder of the configuration
-    "Run a configuration to its end; raises `InputError` or `RuntimeError` as the notebook did that failed."
-    out = runs_folder(out)
+    "Run a configuration, or a share of its units, to the end; raises `InputError` or `RuntimeError` as the notebook did that failed."
+    out, config = runs_folder(out), settle_threads(config, jobs, scheduler)
+    groups = planned(config, str(out), force, shard)
     folder = out/config.folder
     write_atomic(folder/'config.json', config.to_json())
-    groups = passes(config, str(out), force)
-    with tempfile.TemporaryDirectory() as d, Screen(f'{d}/events', sum(map(len, groups))*len(config.experiments), stream) as screen, ThreadPoolExecutor(1) as pool:
+    total = sum(map(len, groups))*len(config.experiments)
+    with _events_folder(out, scheduler) as d, Screen(f'{d}/events', total, stream) as screen, waiting(jobs, scheduler) as executor:
         try:
-            for units in groups: execute(units, pool, screen.events)
+            execute(groups[0], executor, screen.events)
+            if not (shard and unfinished(config, str(out))):
+                for units in groups[1:]: execute(units, executor, screen.events)
         except UnitError as e:
             screen.stop.set(); screen.thread.join()
             if screen.error and screen.error['code'] == 2: raise InputError(screen.error['error']) from None
@@ -332,12 +370,16 @@ def reproduce(
     out:str='',                 # folder of all runs
     force:bool=False,           # execute what is done
     report:str='',              # folder that gets the small tables
+    jobs:int=1,                 # units at once, on this machine
+    scheduler:str='',           # or the address of a Dask scheduler
+    shard:str='',               # 'I/N': only every N-th unit
     **more,                     # device, data_root, threads
-): # folder of the results, and the verdicts
+): # folder of the results, and the verdicts; None while units of other shares are to be run
     "Run the experiments of a family and judge its claims."
     family, stems = find_family(name)
     config = resolve(family, stems, profile, data, seeds, sets, **more)
-    folder = run_config(config, out, force)
+    folder = run_config(config, out, force, jobs=jobs, scheduler=scheduler, shard=shard)
+    if shard and unfinished(config, out): return folder, None
     verdicts = judge_run(config, runs_folder(out))
     if report: copy_report(config, folder, Path(report))
     return folder, verdicts

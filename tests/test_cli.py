@@ -61,7 +61,7 @@ def test_help_takes_a_fifth_of_a_second_more_than_python():
 def test_help_names_every_option(call):
     code, out, err = call('reproduce', '--help')
     assert code == 0 and err == ''
-    for option in ('profile', 'data', 'data-root', 'out', 'seed', 'seeds', 'device', 'threads', 'set', 'config', 'report', 'force'): assert f'--{option} ' in out, option
+    for option in ('profile', 'data', 'data-root', 'out', 'seed', 'seeds', 'device', 'threads', 'set', 'config', 'report', 'force', 'jobs', 'scheduler', 'shard'): assert f'--{option} ' in out, option
     assert '[FAMILY|FAMILY/NAME|all]...' in out
     code, out, err = call('--help')
     assert code == 0 and 'reproduce' in out and 'list' in out
@@ -88,6 +88,13 @@ BAD = {
     '--config is a whole request; leave out names': ['reproduce', 'toy', '--config', 'x.json'],
     '--config is a whole request; leave out names, --profile': ['reproduce', '--profile', 'quick', '--config', 'x.json'],
     'no configuration at x.json; each run writes its own as config.json': ['reproduce', '--config', 'x.json'],
+    '--shard 0/2: write I/N with 1 ≤ I ≤ N': ['reproduce', 'toy', '--shard', '0/2'],
+    '--shard 3/2: write I/N': ['reproduce', 'toy', '--shard', '3/2'],
+    '--shard a: write I/N': ['reproduce', 'toy', '--shard', 'a'],
+    '--shard 1/2: profile quick runs all models at once': ['reproduce', 'toy', '--shard', '1/2'],
+    '--jobs 0: a number ≥ 1 is needed': ['reproduce', 'toy', '--jobs', '0'],
+    '--jobs 2 and --scheduler tcp://a:1: give one of them': ['reproduce', 'toy', '--jobs', '2', '--scheduler', 'tcp://a:1'],
+    '--scheduler 8786: ': ['reproduce', 'toy', '--scheduler', '8786'],
     'No such option: --seedz': ['reproduce', '--seedz', '3'],
     "No such command 'reprodcue'": ['reprodcue'],
 }

@@ -22,8 +22,9 @@ import pytest
 from command import TOY, alive, environment, finish, start, tree, wait_for
 from locallearning import runner
 from locallearning.core import COLUMNS, InputError
+from locallearning.executors import sign_of_life
 from locallearning.families import find_family, read_config, resolve
-from locallearning.runner import Screen, Unit, UnitError, copy_report, execute, judge_run, notebook_key, passes, run_process, run_unit, status, unit_process
+from locallearning.runner import Screen, Unit, UnitError, copy_report, execute, judge_run, notebook_key, passes, run_unit, run_unit_process, status, unit_process
 
 FOLDER = 'toy/quick-mnist5k-per-class-4-test-40'
 
@@ -363,20 +364,24 @@ def scripted(monkeypatch, *codes):
 
 @pytest.mark.parametrize('ends, code, times', [
     (['kill -9 $$', 'exit 0'], 0, 2), (['kill -9 $$', 'kill -9 $$'], -9, 2), (['exit 1'], 1, 1), (['kill -2 $$'], -2, 1), (['kill -15 $$'], -15, 1), (['exit 2'], 2, 1)])
-def test_a_unit_that_was_killed_is_started_once_more(monkeypatch, ends, code, times):
+def test_a_unit_that_was_killed_is_started_once_more(monkeypatch, tmp_path, ends, code, times):
     started = scripted(monkeypatch, *ends)
-    assert run_process('unit', None, set(), threading.Event()) == (code, 'said\n') and len(started) == times
+    alive = sign_of_life(tmp_path/'events')
+    alive.touch()
+    assert run_unit_process('unit', tmp_path/'events') == (code, 'said\n') and len(started) == times and alive.exists() == (code == 0)
 
 
-def test_the_first_failure_ends_the_run(monkeypatch):
+def test_the_first_failure_ends_the_run(monkeypatch, tmp_path):
     started = scripted(monkeypatch, 'exit 0', 'exit 3', 'exit 0')
-    with ThreadPoolExecutor(1) as pool, pytest.raises(UnitError) as e: execute(['a', 'b', 'c'], pool, None)
-    assert e.value.code == 3 and 'said' in str(e.value) and started[:2] == ['a', 'b'] and len(started) <= 3
+    with ThreadPoolExecutor(1) as pool, pytest.raises(UnitError) as e: execute(['a', 'b', 'c'], pool, tmp_path/'events')
+    assert e.value.code == 3 and 'said' in str(e.value) and started == ['a', 'b']
 
 
-def test_a_failure_ends_what_runs_beside_it(monkeypatch):
-    scripted(monkeypatch, 'exit 3', 'exec sleep 60')
-    with ThreadPoolExecutor(2) as pool, pytest.raises(UnitError): execute(['a', 'b'], pool, None)
+@pytest.mark.parametrize('ends', [['exit 3', 'exec sleep 60'], ['exec sleep 60', 'exit 3']])
+def test_a_failure_ends_what_runs_beside_it(monkeypatch, tmp_path, ends):
+    scripted(monkeypatch, *ends)
+    with ThreadPoolExecutor(2) as pool, pytest.raises(UnitError) as e: execute(['a', 'b'], pool, tmp_path/'events')
+    assert e.value.code == 3, 'the error of the unit that failed, not of the one that was ended'
 
 
 def test_the_screen_reads_whole_lines(tmp_path):
@@ -385,7 +390,7 @@ def test_the_screen_reads_whole_lines(tmp_path):
         with open(tmp_path/'events', 'a') as f:
             f.write('{"notebook": "01_a", "seed": 0, "sta'); f.flush()
             threading.Event().wait(.3)
-            f.write('te": "started"}\n{"what": "loop", "done": 1, "total": null}\n{"notebook": "01_a", "seed": 0, "state": "done"}\n{"notebook": "02_b", "seed": 0, "state": "kept"}\n')
+            f.write('te": "started"}\n{"note{"what": 1}\n3\n{"what": "loop", "done": 1, "total": null}\n{"notebook": "01_a", "seed": 0, "state": "done"}\n{"notebook": "02_b", "seed": 0, "state": "kept"}\n')
     assert re.fullmatch(r'seed 0 01_a: \d+ s\nseed 0 02_b: up to date\n', out.getvalue())
 
 
