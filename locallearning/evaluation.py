@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE', 'attacked_images', 'build_attack', 'try_attack', 'strays', 'has_critical', 'measure_attack', 'as_result',
-           'is_standard', 'build_attacks', 'in_balls', 'has_worst', 'measure_worst', 'Evaluation', 'evaluate_models',
-           'all_flags', 'Examples', 'images_key', 'make_examples', 'save_examples', 'load_examples', 'clean_images',
-           'evaluate_examples']
+           'is_standard', 'build_attacks', 'in_balls', 'has_worst', 'measure_worst', 'with_curves', 'Evaluation',
+           'evaluate_models', 'all_flags', 'Examples', 'images_key', 'make_examples', 'save_examples', 'load_examples',
+           'clean_images', 'evaluate_examples']
 
 # %% ../nbs/19d_evaluation.ipynb #58d5e9b9
 import hashlib,inspect
@@ -21,7 +21,7 @@ from .attacks import GaussianNoise,PGD,norm_order
 from .data import Data,Split,check_images
 from .masking import predict
 from .robustness import Critical,Curve,accuracy_curve,check_grid,critical_norm
-from .worst import Transfer,WorstCase,standard_attacks,strike,worst_case
+from .worst import Transfer,WorstCase,standard_attacks,strike,worst_case,_flags
 from .state import describe,load_tree,save_tree,stream
 from .studies import test_images
 from .subjects import Subject,kept
@@ -189,6 +189,21 @@ def measure_worst(
     split = attacked_images(data, n, box)
     return dict(vars(worst_case(subject.model, split, pieces, eps, batch_size=batch_size, seed=seed, folder=folder)))
 
+# %% ../nbs/19d_evaluation.ipynb #f83d8c1d
+def with_curves(
+    worst:WorstCase,    # of several attacks
+    curves,             # of some of them alone: `Curve`, at the same radii
+)->WorstCase: # with the images that the curves' attacks have broken besides
+    "Add to a worst case what its attacks have broken alone."
+    by, at = worst.broken_by.copy(), np.flatnonzero(worst.correct)
+    black = np.array(worst.black_box)
+    for curve in curves:
+        j = worst.attacks.index(curve.attack)
+        for row, right in zip(by, curve.right):
+            row[at[~right & ((row[at] == -1) | (black[row[at]] & ~black[j]))]] = j
+    for below, row in zip(by, by[1:]): row[(row == -1) & (below >= 0)] = below[(row == -1) & (below >= 0)]
+    return replace(worst, broken_by=by, flags=[_flags(row, black, worst.signs) for row in by])
+
 # %% ../nbs/19d_evaluation.ipynb #cbd59967
 @dataclass(eq=False)
 class Evaluation:
@@ -227,7 +242,7 @@ def evaluate_models(
     if has_worst(inside, surrogate, how.get('modules', ())):
         for s in progress(subjects, 'worst case'):
             made = kept(run, 'worst', measure_worst, subject=s, attacks=inside, surrogate=surrogate, **common)
-            worst[s.name] = as_result(WorstCase, made)
+            worst[s.name] = with_curves(as_result(WorstCase, made), [done[a][s.name][0] for a in inside if a in done])
     return Evaluation(data, eps, done, worst, how.get('seed', 0))
 
 # %% ../nbs/19d_evaluation.ipynb #c0826b08
@@ -330,8 +345,12 @@ def load_examples(
 )->Examples:
     "Read examples back; raises `InputError` for a file that is missing or something else."
     check(Path(path).is_file(), f'no file of examples {path}; evaluate --save-examples FILE makes one')
-    tree = load_tree(path)
-    check(isinstance(tree, dict) and 'examples' in tree, f'{path} holds no examples; evaluate --save-examples FILE makes such a file')
+    other = f'{path} holds no examples; evaluate --save-examples FILE makes such a file'
+    try: tree = load_tree(path)
+    except InputError as e:
+        check('no description' not in str(e), other)
+        raise
+    check(isinstance(tree, dict) and 'examples' in tree, other)
     return Examples(**tree['examples'])
 
 # %% ../nbs/19d_evaluation.ipynb #df481836
