@@ -4,9 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
+
+from locallearning import cli
 
 TOY = Path(__file__).parent/'toy'
 
@@ -41,3 +45,16 @@ def alive(pid): return psutil.pid_exists(pid) and psutil.Process(pid).status() !
 
 
 def tree(process): return [p.pid for p in psutil.Process(process.pid).children(recursive=True)]
+
+
+@contextmanager
+def in_process(monkeypatch, capsys, *first):
+    "The command as a function of its words, in this process: exit code, output, errors."
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    before = signal.getsignal(signal.SIGTERM)
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', ['locallearning', *first, *map(str, args)])
+        with pytest.raises(SystemExit) as e: cli.main()
+        return e.value.code, *capsys.readouterr()
+    try: yield run
+    finally: signal.signal(signal.SIGTERM, before)

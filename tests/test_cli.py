@@ -1,15 +1,14 @@
 """The command: words in, exit codes and one message out. What it does with notebooks is in test_runner."""
 import json
 import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from command import TOY, environment, finish, start
-from locallearning import cli, families
+from command import TOY, environment, finish, in_process, start
+from locallearning import families
 from locallearning.cli import parse_seeds, parse_sets
 from locallearning.core import InputError
 from locallearning.families import Parameter, data_path, experiments_root, find_family, notebook_parameters, parameters, parse_value, read_config, resolve, runs_folder
@@ -21,15 +20,8 @@ def call(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv('LOCALLEARNING_EXPERIMENTS', str(TOY))
     monkeypatch.setenv('LOCALLEARNING_RUNS', str(tmp_path/'runs'))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'path', [*sys.path])
     monkeypatch.setattr('locallearning.runner.execute', lambda units, *a: pytest.fail('a notebook would be executed'))
-    before = signal.getsignal(signal.SIGTERM)
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['locallearning', *map(str, args)])
-        with pytest.raises(SystemExit) as e: cli.main()
-        return e.value.code, *capsys.readouterr()
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    with in_process(monkeypatch, capsys) as run: yield run
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The commands `evaluate` and `probe`, as words in, files and one message out."""
 import re
-import signal
 import subprocess
 import sys
 
@@ -9,8 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from command import environment
-from locallearning import cli
+from command import environment, in_process
 from locallearning.cli_examine import PROBES, aligned, evaluation_text, parse_bounds, parse_grid, parse_numbers
 from locallearning.core import InputError
 from locallearning.data import load
@@ -62,14 +60,7 @@ def call(monkeypatch, capsys, folder, tmp_path):
     "The command in this process and the stranger's folder: exit code, output, errors."
     monkeypatch.setenv('LOCALLEARNING_RUNS', str(tmp_path))
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, 'path', [*sys.path])
-    before = signal.getsignal(signal.SIGTERM)
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['locallearning', *map(str, args)])
-        with pytest.raises(SystemExit) as e: cli.main()
-        return e.value.code, *capsys.readouterr()
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    with in_process(monkeypatch, capsys) as run: yield run
 
 
 CONV = ['--model', 'strangers_net:Conv', '--weights', 'conv.pth']

@@ -1,13 +1,12 @@
 "`locallearning train` as it is typed: words in, lines and files out, exit codes."
 import json
-import signal
 import subprocess
 import sys
 
 import pytest
 
-from command import environment
-from locallearning import cli, training
+from command import environment, in_process
+from locallearning import training
 from locallearning.cli_train import parse_epochs, quoted, shown
 
 SMALL = ['--data', 'mnist5k(per_class=6, test=40)', '--model', 'SHLP(width=6)', '--epochs', '2']
@@ -18,14 +17,7 @@ def call(monkeypatch, capsys, tmp_path):
     "The command in this process, in an empty folder: exit code, output, errors."
     monkeypatch.setenv('LOCALLEARNING_RUNS', str(tmp_path/'runs'))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'path', [*sys.path])
-    before = signal.getsignal(signal.SIGTERM)
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['locallearning', 'train', *map(str, args)])
-        with pytest.raises(SystemExit) as e: cli.main()
-        return e.value.code, *capsys.readouterr()
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    with in_process(monkeypatch, capsys, 'train') as run: yield run
 
 
 def test_help_and_words_that_do_not_parse_need_no_torch():

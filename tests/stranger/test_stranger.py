@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import locallearning as ll
-from command import finish, start, wait_for
-from locallearning import cli, training
+from command import finish, in_process, start, wait_for
+from locallearning import training
 from locallearning.core import InputError
 from locallearning.state import seeded
 
@@ -30,15 +30,8 @@ def call(monkeypatch, capsys, tmp_path):
     "The command in this process, in an empty folder with the stranger's file: exit code, output, errors."
     (tmp_path/'stranger.py').write_text((HERE/'stranger.py').read_text())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'path', [*sys.path])
     monkeypatch.delitem(sys.modules, 'stranger', raising=False)
-    before = signal.getsignal(signal.SIGTERM)
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['locallearning', *map(str, args)])
-        with pytest.raises(SystemExit) as e: cli.main()
-        return e.value.code, *capsys.readouterr()
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    with in_process(monkeypatch, capsys) as run: yield run
     sys.modules.pop('stranger', None)
 
 
