@@ -136,11 +136,11 @@ def synthetic_images(
     side:int=32,    # pixels
     seed:int=0,     # which
 )->Tensor: # n×3×side×side in [0, 1]
-    "Draw images with the 1/f amplitudes and the correlated colours of natural scenes, and random phases."
+    "Draw images with the spectrum and the correlated colours of natural scenes, and random phases."
     f = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None])
     noise = torch.randn(n, 3, side, side, generator=stream(seed, 'bench', 'images'))
-    x = torch.fft.irfft2(torch.fft.rfft2(noise)/f.clamp_min(.5/side), s=(side, side))
-    x = .3*x + x.mean(1, keepdim=True)
+    x = torch.fft.irfft2(torch.fft.rfft2(noise)/f.clamp_min(.5/side)**1.5, s=(side, side))
+    x = .2*x + x.mean(1, keepdim=True)
     return (.5 + .22*x/x.std()).clamp(0, 1)
 
 # %% ../nbs/22a_timing.ipynb #6144cfff
@@ -153,7 +153,7 @@ def bench_images(
     "Take images for a benchmark, real where there are some; a small set is repeated."
     root = Path(os.environ.get('LOCALLEARNING_DATA') or '/nowhere')
     if data is None: data = next((t for t, p in (('cifar10', 'cifar-10-batches-py'), (f'{root}/cifar10-9k.npz', 'cifar10-9k.npz')) if (root/p).exists()), 'synthetic')
-    if data == 'synthetic': return synthetic_images(n, side, seed), 'synthetic 1/f images'
+    if data == 'synthetic': return synthetic_images(n, side, seed), 'synthetic images'
     train = load(data, download=False).train
     order = torch.randperm(len(train), generator=stream(seed, 'bench', 'order'))
     return train[order.repeat(math.ceil(n/len(order)))[:n]].x[..., :side, :side], f'images of {Path(data).stem}'
