@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HARMLESS', 'syntax', 'closure', 'plain', 'request_key', 'read_table', 'store', 'unstore', 'locked', 'Artefact',
-           'Store', 'Run', 'gather_measurements', 'surroundings']
+           'Store', 'Run', 'gather_measurements', 'code_state', 'processor', 'accelerator', 'surroundings']
 
 # %% ../nbs/00b_runs.ipynb #5b68593a
 import ast,hashlib,importlib.util,inspect,json,os,platform,re,shutil,subprocess,sys
@@ -57,7 +57,8 @@ def _installed(top):
     return top in sys.stdlib_module_names or (path := _found(top)) is None or bool({'site-packages', 'dist-packages'} & {*path.parts})
 
 # %% ../nbs/00b_runs.ipynb #907f27dd
-HARMLESS = tuple(f'locallearning.{m}' for m in ('style', 'plots', 'pictures', 'claims', 'families', 'session', 'presets', 'runner', 'report', 'bench', 'cli', 'cli_train', 'cli_examine'))
+HARMLESS = tuple(f'locallearning.{m}' for m in ('style', 'plots', 'pictures', 'claims', 'families', 'session', 'presets', 'runner', 'ledger', 'report', 'timing',
+                                                 'bench_training', 'bench_probes', 'bench', 'cli', 'cli_train', 'cli_examine'))
 
 # %% ../nbs/00b_runs.ipynb #a7bf7432
 def closure(
@@ -225,8 +226,8 @@ def locked(
 
 # %% ../nbs/00b_runs.ipynb #af597796
 class Artefact:
-    "A stored result: `art['history']`, its `key`, and the `folder` that holds it."
-    def __init__(self, name, key, folder): self.name,self.key,self.folder,self._value = name,key,folder,None
+    "A stored result: `art['history']`, its `key`, and the `folder` that holds it; `stale` where older code made it."
+    def __init__(self, name, key, folder, stale=False): self.name,self.key,self.folder,self.stale,self._value = name,key,folder,stale,None
     @property
     def value(self):
         if self._value is None: self._value = unstore(self.folder)
@@ -238,25 +239,60 @@ class Artefact:
 # %% ../nbs/00b_runs.ipynb #21e7e982
 class Store:
     "A folder of artefacts."
-    def __init__(self, folder): self.folder = Path(folder)
+    def __init__(self, folder, accept_stale=False): self.folder,self.accept_stale = Path(folder),accept_stale
     def path(self, name, key): return self.folder/f'{name}-{key[:16]}'
     def get(self, name:str, make:Callable, recipe:dict, context:dict|None=None)->Artefact:
         "Return what an equal request made before, or make it now."
         key, about = request_key(make, recipe)
         final = self.path(name, key)
-        if not (final/'value.json').exists():
+        if not self.has(final):
+            if old := self.older(name, about): return old
             with locked(self.folder/f'{final.name}.lock'):
-                if not (final/'value.json').exists(): self._make(final, make, recipe, about, context or {})
-        return Artefact(name, key, final)
-    def _make(self, final, make, recipe, about, context):
-        part = self.folder/f'{final.name}.part'
-        part.mkdir(parents=True, exist_ok=True)
-        extra = {k: v for k, v in dict(context, folder=part).items() if k in inspect.signature(make).parameters and k not in recipe}
-        store(part, make(**recipe, **extra), about)
-        if final.exists(): shutil.rmtree(final)
-        os.replace(part, final)
+                if not self.has(final): self._make(final, make, recipe, about, context or {})
+        return Artefact(name, key, final, bool(_about(final).get('stale')))
+
+# %% ../nbs/00b_runs.ipynb #4e2a1fb0
+def _about(folder): return json.loads((folder/'value.json').read_text(encoding='utf-8'))['about']
+
+# %% ../nbs/00b_runs.ipynb #cbf72d00
+@patch
+def _make(self:Store, final, make, recipe, about, context):
+    part = self.folder/f'{final.name}{".stale"*self.accept_stale}.part'
+    part.mkdir(parents=True, exist_ok=True)
+    extra = {k: v for k, v in dict(context, folder=part).items() if k in inspect.signature(make).parameters and k not in recipe}
+    run = context.get('run')
+    if run: before, run.stale = run.stale, []
+    value = make(**recipe, **extra)
+    if run and run.stale: about = about | dict(stale=sorted(run.stale))
+    if run: run.stale = [*dict.fromkeys(before + run.stale)]
+    store(part, value, about)
+    if final.exists(): shutil.rmtree(final)
+    os.replace(part, final)
 
 # %% ../nbs/00b_runs.ipynb #764901ad
+@patch
+def has(self:Store,
+    folder:Path, # of an artefact
+)->bool: # True if it counts
+    "Whether an artefact is there, whole, and made by the present code alone, unless older code is accepted."
+    return (folder/'value.json').exists() and (self.accept_stale or not _about(folder).get('stale'))
+
+# %% ../nbs/00b_runs.ipynb #23c0583c
+@patch
+def older(self:Store,
+    name:str,   # of the artefact
+    about:dict, # what is asked, from `request_key`
+)->Artefact|None: # the newest, if older code is accepted and has made one
+    "Find what the same request made when the code was another."
+    if not self.accept_stale: return None
+    same = lambda o: all(o.get(k) == json.loads(json.dumps(about[k])) for k in ('make', 'arguments'))
+    found = [(path.stat().st_mtime_ns, path.parent, o) for path in self.folder.glob(f'{name}-*/value.json') if same(o := _about(path.parent))]
+    for _, folder, o in sorted(found, key=lambda f: f[0], reverse=True):
+        key = hashlib.sha256(json.dumps({k: v for k, v in o.items() if k != 'stale'}, sort_keys=True).encode()).hexdigest()
+        if folder == self.path(name, key): return Artefact(name, key, folder, True)
+    return None
+
+# %% ../nbs/00b_runs.ipynb #70c38f72
 class Run:
     "Where one seed of one family reads and writes; `run.artefact` keeps what is expensive."
     def __init__(self,
@@ -268,8 +304,8 @@ class Run:
         params:dict|None=None,      # what the notebook was called with
     ):
         self.folder,self.family,self.seed,self.space,self.params = Path(folder),family,seed,space,dict(params or {})
-        self.store = Store(store or self.folder/'artefacts')
-        self.used = {}
+        self.store = Store(store or self.folder/'artefacts', bool(os.environ.get('LOCALLEARNING_ACCEPT_STALE')))
+        self.used,self.stale = {},[]
     def __repr__(self): return f'Run({str(self.folder)!r}, family={self.family!r}, seed={self.seed})'
     def artefact(self,
         name:str,       # for people, e.g. 'kh_layer'
@@ -279,7 +315,8 @@ class Run:
     )->Artefact: # its value is what `make(**recipe)` returned
         "Return what an equal request has made before, and otherwise make and keep it."
         art = self.store.get(name, make, recipe, dict(run=self))
-        self.used[f'{name}-{art.key[:16]}'] = json.loads((art.folder/'value.json').read_text(encoding='utf-8'))['about']
+        self.used[f'{name}-{art.key[:16]}'] = _about(art.folder)
+        if art.stale and name not in self.stale: self.stale.append(name)
         return art
 
 # %% ../nbs/00b_runs.ipynb #31aa197b
@@ -334,23 +371,45 @@ def _parts(folder, kind):
     return [p for p in paths if not any(p.stem.startswith(f'{o.stem}-') for o in paths)]
 
 # %% ../nbs/00b_runs.ipynb #2b88e77c
+def code_state()->dict: # commit, dirty
+    "The commit that the package was read from, and whether package or experiments differ from it; None where there is no history."
+    import locallearning as ll
+    here = Path(ll.__file__).parent
+    git = lambda *args: subprocess.run(['git', *args], cwd=here, capture_output=True, text=True)
+    if git('ls-files', '--error-unmatch', '__init__.py').returncode: return dict(commit=os.environ.get('LOCALLEARNING_COMMIT'), dirty=None)
+    return dict(commit=git('rev-parse', 'HEAD').stdout.strip(), dirty=bool(git('status', '--porcelain', '--', '.', '../nbs/experiments').stdout))
+
+# %% ../nbs/00b_runs.ipynb #d2125025
+def processor()->str: # as its maker calls it
+    "The name of the CPU."
+    info = Path('/proc/cpuinfo')
+    named = re.search(r'^model name\s*:\s*(.+)$', info.read_text(), re.M) if info.exists() else None
+    if sys.platform == 'darwin': return subprocess.run(['sysctl', '-n', 'machdep.cpu.brand_string'], capture_output=True, text=True).stdout.strip()
+    return named[1] if named else platform.processor() or platform.machine()
+
+# %% ../nbs/00b_runs.ipynb #cf8540df
+def accelerator()->dict: # accelerator (name or None), accelerator_memory (GiB)
+    "The GPU that torch sees, if torch was imported."
+    torch = sys.modules.get('torch')
+    if not torch or not torch.cuda.is_available(): return dict(accelerator=None, accelerator_memory=None)
+    return dict(accelerator=torch.cuda.get_device_name(), accelerator_memory=round(torch.cuda.get_device_properties(0).total_memory/2**30))
+
+# %% ../nbs/00b_runs.ipynb #8a4bb312
 def surroundings()->dict: # versions, commit and hardware
     "Describe the machine and software of a run."
     from importlib.metadata import version
+    import psutil
     import locallearning as ll
-    names = ['torch', 'numpy', 'scipy', 'scikit-learn', 'pandas']
-    git = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=Path(ll.__file__).parent, capture_output=True, text=True)
-    torch = sys.modules.get('torch')
-    return dict(versions=dict(locallearning=ll.__version__, python=platform.python_version(), **{n: version(n) for n in names}),
-                commit=git.stdout.strip() or None, machine=platform.machine(), system=platform.system(), cores=os.cpu_count(),
-                threads=torch.get_num_threads() if torch else None,
-                accelerator=torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None)
+    names, torch = ['torch', 'numpy', 'scipy', 'scikit-learn', 'pandas'], sys.modules.get('torch')
+    return dict(versions=dict(locallearning=ll.__version__, python=platform.python_version(), **{n: version(n) for n in names}), **code_state(),
+                machine=platform.machine(), system=platform.system(), processor=processor(), cores=os.cpu_count(),
+                memory=round(psutil.virtual_memory().total/2**30), threads=torch.get_num_threads() if torch else None, **accelerator())
 
-# %% ../nbs/00b_runs.ipynb #d2125025
+# %% ../nbs/00b_runs.ipynb #f1b7b90a
 @patch
 def write_manifest(self:Run,
     name:str, # which notebook
 )->Path: # `manifest-NAME.json`
     "Record what a notebook was called with and everything that it used."
-    about = dict(notebook=name, seed=self.seed, parameters=self.params, **surroundings(), artefacts=dict(sorted(self.used.items())))
+    about = dict(notebook=name, seed=self.seed, parameters=self.params, **surroundings(), stale=sorted(self.stale), artefacts=dict(sorted(self.used.items())))
     return write_atomic(self.folder/f'manifest-{name}.json', json.dumps(about, indent=1, default=str) + '\n')
