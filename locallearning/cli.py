@@ -56,7 +56,8 @@ def reproduce(
     shard: Annotated[Optional[str], typer.Option(metavar='I/N', help='run only the I-th of N shares of the units')] = None,
     sets: Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE', help='change a parameter; may be repeated')] = None,
     config: Annotated[Optional[str], typer.Option(help='the config.json of an earlier run, for an identical one')] = None,
-    report: Annotated[str, typer.Option(help='copy the small tables to this folder')] = '',
+    report: Annotated[str, typer.Option(help='bring the small tables to this folder, whenever a unit has ended')] = '',
+    accept_stale: Annotated[bool, typer.Option('--accept-stale', help='use results of older code instead of making them again; the manifests name them')] = False,
     force: Annotated[bool, typer.Option('--force', help='execute notebooks that are up to date')] = False,
 ):
     "Run the experiments of a paper and hold its claims against what was measured."
@@ -69,7 +70,7 @@ def reproduce(
         check(not (names or profile or data or sets or seed is not None or seeds), '--config is a whole request; leave out names, --profile, --data, --set and seeds')
         configs = [replace(read_config(config), **here)]
     else: configs = [resolve(*find_family(n), profile or 'quick', data, parse_seeds(seed, seeds), parse_sets(sets or []), **here) for n in wanted]
-    for c in configs: run_one(c, out, force, report, jobs=jobs, scheduler=scheduler, shard=shard or '')
+    for c in configs: run_one(c, out, force, report and str(Path(report).absolute()), jobs=jobs, scheduler=scheduler, shard=shard or '', accept_stale=accept_stale)
 
 # %% ../nbs/24_cli.ipynb #a83c5aa8
 def run_one(
@@ -77,18 +78,19 @@ def run_one(
     out:str,        # folder of all runs
     force:bool,     # execute what is done
     report:str,     # folder of reports
-    **how,          # jobs, scheduler, shard
+    **how,          # jobs, scheduler, shard, accept_stale
 ):
     "Run a configuration, print the verdicts, and say where everything lies."
     import shutil
     from locallearning.claims import claims_table
-    from locallearning.families import runs_folder
-    from locallearning.runner import copy_report,judge_run,run_config,unfinished
-    folder = run_config(config, out, force, **how)
-    if how.get('shard') and (left := unfinished(config, out)): return typer.echo(still_to_do(left))
+    from locallearning.families import read_config,runs_folder
+    from locallearning.runner import judge_run,run_config,unfinished
+    folder = run_config(config, out, force, report=report, **how)
+    if how.get('shard') and (left := unfinished(config, out, how.get('accept_stale', False))): return typer.echo(still_to_do(left))
     verdicts = judge_run(config, runs_folder(out))
     if verdicts is not None: typer.echo(claims_table(verdicts, shutil.get_terminal_size((110, 40)).columns))
-    if report: typer.echo(f'report    {shown(copy_report(config, folder, Path(report).absolute()))}')
+    if report: typer.echo(f'report    {shown(Path(report)/config.family/folder.name)}')
+    if how.get('accept_stale'): typer.echo(f'stale     {len(read_config(folder/"config.json").stale)} results of older code, named in {shown(folder/"config.json")}')
     for s in config.seeds: typer.echo(f'figures   {shown(folder/f"seed{s}"/"figures")}')
     typer.echo(f'results   {shown(folder)}')
 

@@ -8,7 +8,7 @@ __all__ = ['RESERVED', 'experiments_root', 'Family', 'families', 'find_family', 
 
 # %% ../nbs/19_families.ipynb #0f2321db
 import ast,hashlib,io,json,os,re,tokenize,tomllib
-from dataclasses import asdict,dataclass,replace
+from dataclasses import asdict,dataclass,field,replace
 from pathlib import Path
 from typing import Any,Iterable
 import locallearning
@@ -127,6 +127,7 @@ class Config:
     device:str = 'auto'     # where to compute
     data_root:str = ''      # folder of the data sets; '' means LOCALLEARNING_DATA or the user's cache
     threads:int = 0         # torch threads per unit; 0: OMP_NUM_THREADS, else all cores
+    stale:list = field(default_factory=list) # of a run that accepted results of older code: their names
     @property
     def folder(self): return Path(self.family)/folder_name(self.profile, self.params['data'], self.overrides)
     def to_json(self): return json.dumps(asdict(self), indent=1) + '\n'

@@ -5,25 +5,25 @@
 # %% auto #0
 __all__ = ['BESIDE', 'SMALL', 'notebook_key', 'stale', 'Unit', 'own_kernel', 'run_notebook', 'run_unit', 'waiting_policy',
            'unit_process', 'unit_main', 'Screen', 'run_unit_process', 'execute', 'UnitError', 'passes', 'unfinished',
-           'judge_run', 'settle_threads', 'planned', 'run_config', 'copy_report', 'reproduce', 'status']
+           'kept_stale', 'settle_threads', 'planned', 'run_config', 'bring_home', 'reproduce', 'status']
 
 # %% ../nbs/21_runner.ipynb #a670254f
 import hashlib,json,os,re,signal,subprocess,sys,tempfile,threading,time
-from concurrent.futures import Executor
+from concurrent.futures import Executor,as_completed
 from dataclasses import asdict,dataclass,replace
 from pathlib import Path
-from typing import Iterable
+from typing import Callable,Iterable
 import psutil
 from tqdm import tqdm
 from fastcore.basics import patch
 from .core import InputError,check,emit,write_atomic
-from .runs import closure,gather_measurements,locked,surroundings
-from .families import Config,data_path,find_family,notebook_parameters,read_config,resolve,runs_folder,slug
-from .claims import read_claims,judge
+from .runs import closure,locked
+from .families import Config,data_path,find_family,notebook_parameters,read_config,resolve,runs_folder
 from .executors import ended_with,share,sign_of_life,waiting
+from .ledger import copy_report,judge_run,read_manifest,stale_names,timed,unit_rows
 
 # %% ../nbs/21_runner.ipynb #5ee6a80d
-BESIDE = tuple(f'locallearning.{m}' for m in ('claims', 'runner', 'report', 'bench', 'cli')) # work on what notebooks have written
+BESIDE = tuple(f'locallearning.{m}' for m in ('claims', 'ledger', 'runner', 'report', 'timing', 'bench_training', 'bench_probes', 'bench', 'cli')) # no notebook needs them
 
 # %% ../nbs/21_runner.ipynb #4c63ac0e
 def notebook_key(
@@ -36,7 +36,8 @@ def notebook_key(
     digest = lambda o: hashlib.sha256(json.dumps(o, sort_keys=True).encode()).hexdigest()[:16]
     modules = closure({f'locallearning.{m}' for m in ll._PUBLIC.values()}, BESIDE)
     here = {k: v for k, v in params.items() if k not in ('out', 'folder', 'data_root', 'threads')}
-    about = {k: v for k, v in find_family(path.parent.name, path.parent.parent)[0].about.items() if k != 'claims'}
+    about = {k: v for k, v in find_family(path.parent.name, path.parent.parent)[0].about.items() if k not in ('claims', 'departures')}
+    about['profiles'] = about.get('profiles', {}).get(params.get('profile'))
     return dict(cells=digest(cells), parameters=digest(here), family=digest(about), data=digest(_files(params.get('data', ''))), **{m: h[:16] for m, h in modules.items()})
 
 # %% ../nbs/21_runner.ipynb #d7d090ca
@@ -51,13 +52,16 @@ def stale(
     folder:Path,    # of the seed
     stem:str,       # the notebook
     key:dict,       # from `notebook_key`
+    accept:bool=False, # an execution by other code counts
 )->str: # '' if done and current, else why not
     "Say why a notebook has to be executed, or nothing."
     stamp = folder/'notebooks'/f'{stem}.json'
     if not stamp.exists(): return 'not run yet'
     old = json.loads(stamp.read_text(encoding='utf-8'))
     changed = [k.removeprefix('locallearning.') for k in key if old.get(k) != key[k]]
-    return f'{", ".join(changed)} changed' if changed else ''
+    if accept and not {'cells', 'parameters', 'family', 'data'} & {*changed}: return ''
+    used = [f'used results of older code: {old["stale"]}'] if old.get('stale') and not accept else []
+    return '; '.join([f'{", ".join(changed)} changed']*bool(changed) + used)
 
 # %% ../nbs/21_runner.ipynb #49704c83
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Unit:
     models:tuple            # keys; () for all of the family
     out:str                 # folder of all runs
     force:bool = False      # execute notebooks that are done
+    accept_stale:bool = False # results of older code count
     @property
     def folder(self): return Path(self.out)/self.config.folder/f'seed{self.seed}'
     def tag(self, stem): return '-'.join([stem, *self.models])
@@ -126,11 +131,13 @@ def run_unit(
 def _run_one(unit, path, tag):
     params, target = unit.params(path), unit.folder/'notebooks'/f'{tag}.ipynb'
     key, stamp = notebook_key(path, params), target.with_suffix('.json')
-    if not unit.force and not stale(unit.folder, tag, key): return emit(notebook=tag, seed=unit.seed, state='kept')
+    if not unit.force and not stale(unit.folder, tag, key, unit.accept_stale): return emit(notebook=tag, seed=unit.seed, state='kept')
     emit(notebook=tag, seed=unit.seed, state='started')
     stamp.unlink(missing_ok=True)
-    run_notebook(path, target, params)
-    write_atomic(stamp, json.dumps(key, indent=1) + '\n')
+    about = dict(notebook=path.stem, models=list(unit.models), chosen=unit.config.params.get('models', []))
+    with timed(unit.folder/'times'/f'{tag}.json', **about): run_notebook(path, target, params)
+    used = ' '.join(read_manifest(unit.folder, tag, path.stem, about['chosen']).get('stale', []))
+    write_atomic(stamp, json.dumps(key | (dict(stale=used) if used else {}), indent=1) + '\n')
     emit(notebook=tag, seed=unit.seed, state='done')
 
 # %% ../nbs/21_runner.ipynb #f6948644
@@ -150,6 +157,7 @@ def unit_process(
     "Start the process of a unit."
     cores = str(unit.config.threads or os.environ.get('OMP_NUM_THREADS') or os.cpu_count())
     env = dict(os.environ, LOCALLEARNING_EVENTS=str(events), OMP_NUM_THREADS=cores, MKL_NUM_THREADS=cores, PYTHONUNBUFFERED='1', **waiting_policy())
+    if unit.accept_stale: env['LOCALLEARNING_ACCEPT_STALE'] = '1'
     process = subprocess.Popen([sys.executable, '-c', 'from locallearning.runner import unit_main; unit_main()'], env=env, text=True,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     process.stdin.write(json.dumps(asdict(unit)) + '\n'); process.stdin.flush()
@@ -235,12 +243,16 @@ def execute(
     units:list[Unit],       # independent of one another
     executor:Executor,      # waits for their processes
     events:Path,            # file that they report to
+    after:Callable=lambda unit: None, # called in this thread when a unit has ended
 ):
     "Run all units; raises `UnitError` for the first that failed. Where it ends early, so do the processes that still run."
     alive = sign_of_life(events)
     alive.touch()
-    futures = [executor.submit(run_unit_process, u, events) for u in units]
-    try: ends = [f.result() for f in futures]
+    futures = {executor.submit(run_unit_process, u, events): u for u in units}
+    try:
+        for f in as_completed(futures):
+            if f.result(): after(futures[f])
+        ends = [f.result() for f in futures]
     except BaseException:
         alive.unlink(missing_ok=True)
         for f in futures: f.cancel()
@@ -262,36 +274,37 @@ def passes(
     config:Config,  # resolved request
     out:str,        # folder of all runs
     force:bool,     # execute what is done
+    accept_stale:bool=False, # results of older code count
 )->list[list[Unit]]: # groups that run one after the other
     "Split a request into units: first every model by itself, then all together per seed; small profiles need only the latter."
-    last = [Unit(config, s, (), out, force) for s in config.seeds]
+    last = [Unit(config, s, (), out, force, accept_stale) for s in config.seeds]
     if config.profile in SMALL: return [last]
     models = config.params.get('models') or list(find_family(config.family)[0].models)
-    return [[Unit(config, s, (m,), out, force) for s in config.seeds for m in models], last]
+    return [[Unit(config, s, (m,), out, force, accept_stale) for s in config.seeds for m in models], last]
 
 # %% ../nbs/21_runner.ipynb #7545d95e
 def unfinished(
     config:Config,  # resolved request
     out:str='',     # folder of all runs
+    accept_stale:bool=False, # results of older code count
 )->list[Unit]: # those of the first pass
     "The units that have not been run or are out of date."
     notebooks = find_family(config.family)[0].notebooks
-    done = lambda u, s: not stale(u.folder, u.tag(s), notebook_key(notebooks[s], u.params(notebooks[s])))
+    done = lambda u, s: not stale(u.folder, u.tag(s), notebook_key(notebooks[s], u.params(notebooks[s])), accept_stale)
     return [u for u in passes(config, str(runs_folder(out)), False)[0] if not all(done(u, s) for s in config.experiments)]
 
 # %% ../nbs/21_runner.ipynb #64583ded
-def judge_run(
+def kept_stale(
     config:Config,  # resolved request
-    out:Path,       # folder of all runs
-): # the verdicts, or None if the family claims nothing
-    "Compare the family's claims with what all seeds measured; writes `claims.csv`."
-    family, folder = find_family(config.family)[0], Path(out)/config.folder
-    if not family.about.get('claims'): return None
-    seeds = [folder/f'seed{s}' for s in config.seeds]
-    tables = [gather_measurements(seeds, kind) for kind in ('measurements', 'images')]
-    verdicts = judge(read_claims(family.about), *tables, profile=config.profile, data=slug(config.params['data']), changed=tuple(config.overrides))
-    write_atomic(folder/'claims.csv', verdicts.to_csv(index=False, lineterminator='\n'))
-    return verdicts
+    out:str,        # folder of all runs
+)->dict: # (seed, tag) → why
+    "Executed notebooks of a run that older code has executed."
+    family, found = find_family(config.family)[0], {}
+    for unit in [u for group in passes(config, out, False) for u in group]:
+        for stem in config.experiments:
+            why = stale(unit.folder, unit.tag(stem), notebook_key(family.notebooks[stem], unit.params(family.notebooks[stem])))
+            if ' changed' in why: found[unit.seed, unit.tag(stem)] = why
+    return found
 
 # %% ../nbs/21_runner.ipynb #3c0c62fb
 def settle_threads(
@@ -308,9 +321,10 @@ def planned(
     out:str,        # folder of all runs
     force:bool,     # execute what is done
     shard:str,      # 'I/N', or '' for all
+    accept_stale:bool=False, # results of older code count
 )->list[list[Unit]]: # groups that run one after the other
     "The passes of a run, or of a share of it."
-    first, *rest = passes(config, out, force)
+    first, *rest = passes(config, out, force, accept_stale)
     if not shard: return [first, *rest]
     mine = share(first, shard)
     check(rest, f'--shard {shard}: profile {config.profile} runs all models at once and has no units to share out; take a larger profile, or --seed')
@@ -329,36 +343,40 @@ def run_config(
     jobs:int=1,             # units at once, on this machine
     scheduler:str='',       # or the address of a Dask scheduler, whose workers see `out` under the same path
     shard:str='',           # 'I/N': only every N-th unit; the rest of the run where they are the last
+    report:str='',          # folder that gets the small tables whenever a unit has ended
+    accept_stale:bool=False,# results of older code count
 )->Path: # the folder of the configuration
     "Run a configuration, or a share of its units, to the end; raises `InputError` or `RuntimeError` as the notebook did that failed."
     out, config = runs_folder(out), settle_threads(config, jobs, scheduler)
-    groups = planned(config, str(out), force, shard)
-    folder = out/config.folder
+    groups = planned(config, str(out), force, shard, accept_stale)
+    folder, bring = out/config.folder, lambda unit=None, last=False: bring_home(config, out, report, accept_stale, last)
     write_atomic(folder/'config.json', config.to_json())
+    bring()
     total = sum(map(len, groups))*len(config.experiments)
     with _events_folder(out, scheduler) as d, Screen(f'{d}/events', total, stream) as screen, waiting(jobs, scheduler) as executor:
         try:
-            execute(groups[0], executor, screen.events)
-            if not (shard and unfinished(config, str(out))):
-                for units in groups[1:]: execute(units, executor, screen.events)
+            execute(groups[0], executor, screen.events, bring)
+            if not (shard and unfinished(config, str(out), accept_stale)):
+                for units in groups[1:]: execute(units, executor, screen.events, bring)
         except UnitError as e:
             screen.stop.set(); screen.thread.join()
             if screen.error and screen.error['code'] == 2: raise InputError(screen.error['error']) from None
             raise RuntimeError(screen.error['error'] if screen.error else f'a unit ended with exit code {e.code}:\n{e}') from None
+    bring(last=True)
     return folder
 
 # %% ../nbs/21_runner.ipynb #ce0cd9bb
-def copy_report(
-    config:Config,  # resolved request
-    folder:Path,    # where its results lie
-    report:Path,    # folder of reports
-)->Path: # where they are now
-    "Copy the small tables of a run to the folder of reports."
-    target = report/config.family/folder.name
-    for path in [*folder.glob('claims.csv'), *folder.glob('config.json'), *folder.glob('seed*/results/measurements.csv')]:
-        write_atomic(target/path.relative_to(folder).as_posix().replace('/results/', '-'), path.read_bytes())
-    write_atomic(target/'hardware.json', json.dumps(surroundings(), indent=1) + '\n')
-    return target
+def bring_home(
+    config:Config,      # resolved request
+    out:Path,           # folder of all runs
+    report:str,         # folder of reports, or ''
+    accept_stale:bool,  # results of older code count: name them
+    last:bool,          # nothing is to come
+):
+    "Bring the small tables to the report, and write down what is stale."
+    kept = kept_stale(config, str(out)) if accept_stale else {}
+    if report: copy_report(config, out/config.folder, Path(report), kept, last)
+    if last and accept_stale: write_atomic(out/config.folder/'config.json', replace(config, stale=stale_names(unit_rows(out/config.folder, kept)[0])).to_json())
 
 # %% ../nbs/21_runner.ipynb #4c027a5d
 def reproduce(
@@ -373,16 +391,15 @@ def reproduce(
     jobs:int=1,                 # units at once, on this machine
     scheduler:str='',           # or the address of a Dask scheduler
     shard:str='',               # 'I/N': only every N-th unit
+    accept_stale:bool=False,    # results of older code count, and are named
     **more,                     # device, data_root, threads
 ): # folder of the results, and the verdicts; None while units of other shares are to be run
     "Run the experiments of a family and judge its claims."
     family, stems = find_family(name)
     config = resolve(family, stems, profile, data, seeds, sets, **more)
-    folder = run_config(config, out, force, jobs=jobs, scheduler=scheduler, shard=shard)
-    if shard and unfinished(config, out): return folder, None
-    verdicts = judge_run(config, runs_folder(out))
-    if report: copy_report(config, folder, Path(report))
-    return folder, verdicts
+    folder = run_config(config, out, force, jobs=jobs, scheduler=scheduler, shard=shard, report=report, accept_stale=accept_stale)
+    if shard and unfinished(config, out, accept_stale): return folder, None
+    return folder, judge_run(config, runs_folder(out))
 
 # %% ../nbs/21_runner.ipynb #7b3a054d
 def status(

@@ -87,7 +87,7 @@ def test_every_module_comes_from_a_notebook():
 
 def test_importing_the_package_or_what_waits_imports_no_torch():
     code = 'import sys, locallearning\nassert not {"torch", "numpy"} & set(sys.modules), "locallearning"\n' + ''.join(
-        f'import locallearning.{m}\nassert not {{"torch", "papermill", "matplotlib"}} & set(sys.modules), {m!r}\n' for m in ['core', 'cli', 'families', 'runs', 'claims', 'runner'])
+        f'import locallearning.{m}\nassert not {{"torch", "papermill", "matplotlib"}} & set(sys.modules), {m!r}\n' for m in ['core', 'cli', 'families', 'runs', 'claims', 'ledger', 'runner'])
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -53,7 +53,7 @@ def test_help_takes_a_fifth_of_a_second_more_than_python():
 def test_help_names_every_option(call):
     code, out, err = call('reproduce', '--help')
     assert code == 0 and err == ''
-    for option in ('profile', 'data', 'data-root', 'out', 'seed', 'seeds', 'device', 'threads', 'set', 'config', 'report', 'force', 'jobs', 'scheduler', 'shard'): assert f'--{option} ' in out, option
+    for option in ('profile', 'data', 'data-root', 'out', 'seed', 'seeds', 'device', 'threads', 'set', 'config', 'report', 'force', 'jobs', 'scheduler', 'shard', 'accept-stale'): assert f'--{option} ' in out, option
     assert '[FAMILY|FAMILY/NAME|all]...' in out
     code, out, err = call('--help')
     assert code == 0 and 'reproduce' in out and 'list' in out

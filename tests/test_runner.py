@@ -1,5 +1,6 @@
 """Notebooks in processes of their own: nothing is executed twice, nothing is lost when they are killed, the right interpreter runs them."""
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -21,9 +22,10 @@ import pytest
 
 from command import TOY, alive, environment, finish, start, tree, wait_for
 from locallearning import runner
-from locallearning.core import COLUMNS, InputError
+from locallearning.core import COLUMNS, InputError, write_atomic
 from locallearning.executors import sign_of_life
 from locallearning.families import find_family, read_config, resolve
+from locallearning.ledger import UNITS, read_times, timed
 from locallearning.runner import Screen, Unit, UnitError, copy_report, execute, judge_run, notebook_key, passes, run_unit, run_unit_process, status, unit_process
 
 FOLDER = 'toy/quick-mnist5k-per-class-4-test-40'
@@ -127,8 +129,62 @@ def test_the_manifest_names_what_was_used(ran):
 
 def test_the_report_is_the_small_tables(ran):
     report = ran['root']/'report'/FOLDER
-    assert {p.name for p in report.iterdir()} == {'claims.csv', 'config.json', 'hardware.json', 'seed0-measurements.csv', 'seed1-measurements.csv'}
+    assert {p.name for p in report.iterdir()} == {'claims.csv', 'config.json', 'hardware.json', 'units.csv', 'seed0-measurements.csv', 'seed1-measurements.csv'}
     assert (report/'claims.csv').read_bytes() == (ran['a']/'claims.csv').read_bytes() and f'report    {report}' in ran['result'][1]
+    for s in (0, 1): assert (report/f'seed{s}-measurements.csv').read_bytes() == (ran['a']/f'seed{s}'/'results'/'measurements.csv').read_bytes()
+    assert str(ran['root']) not in ''.join(p.read_text() for p in report.iterdir())
+
+
+def test_times_and_hardware_stand_beside_the_tables(ran):
+    report = ran['root']/'report'/FOLDER
+    units, (machine,) = pd.read_csv(report/'units.csv'), json.loads((report/'hardware.json').read_text())
+    assert tuple(units) == UNITS and units.seed.tolist() == [0, 1] and set(units.models) == {'all'} and set(units.notebook) == {'01_toy'} and set(units.state) == {'done'}
+    assert (units.seconds > 0).all() and (units.executions == 1).all() and (units.threads == 1).all() and (units.machine == 0).all() and units.stale.isna().all()
+    assert machine['processor'] and machine['memory'] > 0 and machine['cores'] == os.cpu_count() and machine['accelerator'] is None
+    head = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=TOY, capture_output=True, text=True).stdout.strip()
+    assert set(units.commit.fillna('')) == {head} and set(units.dirty) <= {True, False}
+
+
+def test_a_report_gains_the_tables_of_a_unit_when_it_ends(copied, tmp_path, monkeypatch):
+    "Seen in the middle of a run that fails later; and judged by what there is."
+    seen = []
+    def tables(): return sorted(p.name for p in (tmp_path/'report'/FOLDER).glob('*') if p.name.endswith(('.csv', '.json')))
+    def unit(unit, events):
+        seen.append(tables())
+        if unit.seed == 1: return 1, 'no'
+        write_atomic(unit.folder/'results'/'measurements-01_toy.csv', ','.join(COLUMNS) + '\nlast,toy,training,accuracy,,pixel,0,0.5,,\n')
+        with timed(unit.folder/'times'/'01_toy.json', notebook='01_toy', models=[]): pass
+        write_atomic(unit.folder/'notebooks'/'01_toy.json', '{}')
+        return 0, ''
+    monkeypatch.setattr(runner, 'run_unit_process', unit)
+    with pytest.raises(RuntimeError, match='exit code 1'): runner.reproduce('toy', seeds=[0, 1], out=str(tmp_path/'out'), report=str(tmp_path/'report'), device='cpu')
+    assert seen == [['config.json', 'hardware.json', 'units.csv'], seen[1]] and tables() == ['claims.csv', 'config.json', 'hardware.json', 'seed0-measurements.csv', 'units.csv']
+    claims = pd.read_csv(tmp_path/'report'/FOLDER/'claims.csv').set_index('id')
+    assert claims.verdict['toy.learns'] == 'not run' and claims.verdict['toy.accuracy'] == 'fails'
+    assert pd.read_csv(tmp_path/'report'/FOLDER/'units.csv').seed.tolist() == [0]
+
+
+def test_a_report_keeps_the_seeds_of_earlier_requests(ran, toy, tmp_path):
+    out = shutil.copytree(ran['root']/'a', tmp_path/'a')
+    target = copy_report(resolve(toy, ['01_toy'], seeds=[0], device='cpu'), out/FOLDER, tmp_path/'report')
+    assert read_config(target/'config.json').seeds == [0, 1] and (target/'claims.csv').read_bytes() == (ran['a']/'claims.csv').read_bytes()
+
+
+def test_a_report_holds_no_path_to_data(ran, toy, tmp_path):
+    (tmp_path/'faces.npz').write_bytes(b'1')
+    config = resolve(toy, ['01_toy'], data=str(tmp_path/'faces.npz'), device='cpu', data_root=str(tmp_path))
+    written = (copy_report(config, tmp_path/'out'/config.folder, tmp_path/'report')/'config.json').read_text()
+    assert str(tmp_path) not in written and '"data": "faces-' in written
+
+
+def test_the_time_of_an_execution_that_was_killed_counts(tmp_path):
+    path, code = tmp_path/'t.json', 'import sys,time,pathlib\nfrom locallearning.ledger import timed\nwith timed(pathlib.Path(sys.argv[1]), tick=.05, notebook="01"): time.sleep(60)'
+    process = subprocess.Popen([sys.executable, '-c', code, path], env=environment())
+    wait_for(lambda: read_times(path) and read_times(path)['executions'][0]['seconds'] > .3, 'a while')
+    process.kill(), process.wait()
+    with timed(path, notebook='01'): pass
+    first, second = read_times(path)['executions']
+    assert first['seconds'] > .3 and not first['ended'] and second['ended']
 
 
 def test_a_second_call_executes_nothing(ran):
@@ -205,6 +261,52 @@ def test_a_configuration_of_a_family_that_changed_is_shown_as_such(ran, copied):
     edit(copied/'01_toy.ipynb', 'fail', 'failure')
     (name, _, reason), = status('toy', str(ran['root']/'a'))
     assert name == FOLDER[4:] and "no parameter 'fail'; did you mean 'failure'" in reason
+
+
+def test_only_the_own_profile_of_a_family_counts(copied):
+    key = lambda profile: notebook_key(copied/'01_toy.ipynb', dict(profile=profile))['family']
+    before = key('quick'), key('large')
+    edit(copied/'family.toml', '[profiles.quick]', '[profiles.large]\nepochs = 9\n\n[profiles.quick]')
+    assert key('quick') == before[0] and key('large') != before[1]
+
+
+# --- results of older code
+
+@pytest.fixture
+def older(ran, copied, monkeypatch, tmp_path):
+    "A finished run, after a module that trains and one that draws have changed."
+    out = shutil.copytree(ran['root']/'a', tmp_path/'out')
+    for path in [*out.rglob('value.json'), *out.rglob('notebooks/*.json')]:
+        text = path.read_text()
+        if path.name != 'value.json': path.write_text(re.sub('("locallearning.(training|plots)": ")[0-9a-f]', r'\1z', text)); continue
+        whole = json.loads(text)
+        whole['about']['code']['locallearning.training'] = 'as it was'
+        path.write_text(json.dumps(whole))
+        key = hashlib.sha256(json.dumps(whole['about'], sort_keys=True).encode()).hexdigest()
+        path.parent.rename(path.parents[1]/f'toy-{key[:16]}')
+    return out
+
+
+def again(older, *args, **env):
+    return finish(start('reproduce', 'toy', '--out', older, '--report', older/'report', *args, TOY_LOG=str(older/'log'), LOCALLEARNING_EXPERIMENTS=str(older.parent/'families'), **env))
+
+
+def test_results_of_older_code_are_used_only_if_asked_for_and_named(older):
+    code, out, err = again(older, '--accept-stale')
+    assert (code, err.splitlines()) == (0, ['seed 0 01_toy: up to date', 'seed 1 01_toy: up to date']), 'only modules changed'
+    assert f'stale     2 results of older code, named in {older/FOLDER/"config.json"}' in out
+    for place in (older, older/'report'): assert read_config(place/FOLDER/'config.json').stale == ['seed 0 01_toy all: notebook', 'seed 1 01_toy all: notebook']
+    edit(older.parent/'families'/'toy'/'01_toy.ipynb', "exp.finish()", "exp.finish( )")
+    code, out, err = again(older, '--accept-stale')
+    assert code == 0 and not lines(older/'log') and 'up to date' not in err, 'executed, but nothing is trained'
+    assert set(pd.read_csv(older/'report'/FOLDER/'units.csv').stale) == {'toy'} and json.loads((older/FOLDER/'seed0'/'manifest-01_toy.json').read_text())['stale'] == ['toy']
+    code, out, err = again(older, '--seed', '0')
+    assert code == 0 and lines(older/'log') == [f'0 {e}' for e in range(4)] and 'stale' not in out, 'what used them does not count where they are not accepted'
+
+
+def test_other_arguments_are_never_stale(older):
+    code, out, err = again(older, '--accept-stale', '--seed', '0', '--set', 'epochs=2')
+    assert code == 0 and lines(older/'log') == ['0 0', '0 1'] and 'stale     0 results' in out
 
 
 # --- killed, interrupted, ended
