@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn,Tensor
-from torch.linalg import vector_norm
 from .core import Piece,check,nearest
 from .models import evaluating
 from .data import check_images,check_labels
@@ -48,9 +47,9 @@ def lengths(
 )->Tensor: # (B,)
     "Measure one vector per image."
     p, v = norm_order(norm), v.flatten(1)
-    if p in (2, math.inf): return vector_norm(v, p, 1)
+    if p in (2, math.inf): return torch.linalg.vector_norm(v, p, 1)
     top = v.abs().amax(1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
-    return top[:, 0] * vector_norm(v / top, p, 1)
+    return top[:, 0] * torch.linalg.vector_norm(v / top, p, 1)
 
 # %% ../nbs/07_attacks.ipynb #dacea1fb
 def perturbation_norm(
@@ -81,7 +80,7 @@ def into_box(
     "Clip images into their box."
     if bounds is None: return x
     low, high = (b.to(x) if isinstance(b, Tensor) else b for b in bounds)
-    return x.clamp(min=low).clamp(max=high)
+    return x.clamp(low, high) if isinstance(low, Tensor) == isinstance(high, Tensor) else x.clamp(min=low).clamp(max=high)
 
 # %% ../nbs/07_attacks.ipynb #e0a5cb76
 def check_attack_input(
@@ -193,8 +192,14 @@ def random_start(
         step = step * per_image(radius / lengths(step, norm), step)
     return x + per_image(eps, x) * step.to(x.device)
 
-# %% ../nbs/07_attacks.ipynb #aac5adf6
-def _score(out): return out if isinstance(out, tuple) else (out, torch.zeros_like(out, dtype=torch.bool))
+# %% ../nbs/07_attacks.ipynb #0f2d6180
+def _within(x, eps, norm, bounds): # centres, radii and box; for order inf only a box, which is what ball and box have in common
+    if norm_order(norm) == math.inf: return None, None, (into_box(x - eps, bounds), into_box(x + eps, bounds))
+    return x, eps, bounds and tuple(b.to(x).expand_as(x) if isinstance(b, Tensor) else b for b in bounds)
+
+def _inside(z, within, norm):
+    x, eps, bounds = within
+    return into_box(z if x is None else x + project(z - x, eps, norm), bounds)
 
 # %% ../nbs/07_attacks.ipynb #ea8b39d0
 def climb(
@@ -208,17 +213,23 @@ def climb(
         g = torch.autograd.grad(value.sum(), z, allow_unused=True)[0] if value.requires_grad else None
     return value.detach(), won, torch.zeros_like(z) if g is None else g
 
-# %% ../nbs/07_attacks.ipynb #825a0600
+# %% ../nbs/07_attacks.ipynb #ba053201
+def _score(out): return out if isinstance(out, tuple) else (out, torch.zeros_like(out, dtype=torch.bool))
+
 def _better(old, new):
-    "Of two (point, value, won), the better one per image."
     if old is None: return new
     (z, value, won), (z1, value1, won1) = old, new
     take = (won1 & ~won) | ((won1 == won) & (value1 > value))
     return torch.where(per_image(take, z).bool(), z1, z), torch.where(take, value1, value), won1 | won
 
-# %% ../nbs/07_attacks.ipynb #86b2b24f
+# %% ../nbs/07_attacks.ipynb #6faa8d31
+def _pick(o, i):
+    if isinstance(o, tuple): return tuple(_pick(part, i) for part in o)
+    return o if o is None or isinstance(o, (int, float)) or isinstance(o, Tensor) and not o.ndim else o[i]
+
+# %% ../nbs/07_attacks.ipynb #d5135efb
 def maximise(
-    fn:Callable,                         # B×… → (B,) values, or (values, won)
+    fn:Callable,                         # B×… → (B,) values, or (values, won); `fn[i]` is the same for some images, where they may leave
     x:Tensor,                            # B×… centres of the balls
     eps:float|Tensor,                    # radius, one for all or (B,)
     norm:float|str='inf',                # order of the norm of the ball
@@ -226,35 +237,47 @@ def maximise(
     step_size:float|Tensor|None=None,    # length of a step, one for all or (B,); None: 2.5 eps / steps
     bounds:tuple|None=(0., 1.),          # the box, None for none
     start:Tensor|str|None=None,          # first point; 'random': drawn from the ball; None: `x`
-    generator:torch.Generator|None=None, # for the random start
+    generator:torch.Generator|None=None, # for the random start, which is drawn for all images at once
     keep:str='best',                     # 'best' iterate of each image, the first one included, or the 'last'
+    early_exit:int=0,                    # after every so many steps, images that have won leave with their best point; 0: they go on
 )->Tensor: # B×…, in ball and box
     "Climb `fn` by steepest ascent within a ball and a box; every point at which `fn` is evaluated lies in both."
-    check(steps >= 1, f'steps={steps}: at least one step is needed')
-    check(keep in ('best', 'last'), f'keep={keep!r}; {nearest(keep, ["best", "last"])}')
+    _check_loop(steps, keep, early_exit)
+    check(not early_exit or hasattr(fn, '__getitem__'), f'early_exit={early_exit} needs fn[i], the function for some of the images; see `objective`')
     x, eps, best = x.detach(), per_image(eps, x), None
     step = eps * 2.5 / steps if step_size is None else per_image(step_size, x)
-    def inside(z): return into_box(x + project(z - x, eps, norm), bounds)
-    z = inside(random_start(x, eps, norm, generator) if isinstance(start, str) else x if start is None else start.detach())
-    for _ in range(steps):
+    within, at, out = _within(x, eps, norm, bounds), torch.arange(len(x), device=x.device), x.clone() if early_exit else x
+    z = _inside(random_start(x, eps, norm, generator) if isinstance(start, str) else x if start is None else start.detach(), within, norm)
+    for t in range(1, steps + 1):
         value, won, g = climb(fn, z)
         if keep == 'best': best = _better(best, (z, value, won))
-        z = inside(z + step * steepest(g, norm))
+        z = _inside(z + step * steepest(g, norm), within, norm)
+        if not early_exit or t % early_exit or t == steps: continue
+        out[at], rest = best[0], (~best[2]).nonzero()[:, 0]
+        if not len(rest): return out
+        if len(rest) < len(at): fn, z, step, within, best, at = _pick((fn, z, step, within, best, at), rest)
     if keep == 'last': return z
-    with torch.no_grad(): return _better(best, (z, *_score(fn(z))))[0]
+    with torch.no_grad(): best = _better(best, (z, *_score(fn(z))))[0]
+    return out.index_copy_(0, at, best) if early_exit else best
+
+# %% ../nbs/07_attacks.ipynb #4b5980b2
+def _check_loop(steps, keep, early_exit):
+    check(steps >= 1, f'steps={steps}: at least one step is needed')
+    check(keep in ('best', 'last'), f'keep={keep!r}; {nearest(keep, ["best", "last"])}')
+    check(early_exit == 0 or early_exit > 0 and keep == 'best', f'early_exit={early_exit}, keep={keep!r}: give a number of steps '
+          "with keep='best', or 0 to let no image leave")
 
 # %% ../nbs/07_attacks.ipynb #51614e6c
-def objective(
-    model:nn.Module,         # returns B×C logits
-    y:Tensor,                # (B,) labels
-    loss:str|Callable='ce',  # one of `LOSSES`, or a function of logits and labels that gives (B,)
-)->Callable: # images → (loss, misclassified), each (B,)
-    "Make the function that an attack climbs."
-    per_sample = loss if callable(loss) else LOSSES[loss]
-    def fn(z):
-        logits = model(z)
-        return per_sample(logits, y), logits.argmax(1) != y
-    return fn
+@dataclass(frozen=True, eq=False)
+class objective:
+    "The function that an attack climbs, images → (loss, misclassified), each (B,); `objective[i]` is that of some of the images."
+    model:nn.Module          # returns B×C logits
+    y:Tensor                 # (B,) labels
+    loss:str|Callable = 'ce' # one of `LOSSES`, or a function of logits and labels that gives (B,)
+    def __call__(self, z):
+        logits = self.model(z)
+        return (self.loss if callable(self.loss) else LOSSES[self.loss])(logits, self.y), logits.argmax(1) != self.y
+    def __getitem__(self, i): return objective(self.model, self.y[i], self.loss)
 
 # %% ../nbs/07_attacks.ipynb #3b9d62ed
 def attack_input(
@@ -274,9 +297,7 @@ def attack_input(
 # %% ../nbs/07_attacks.ipynb #5e9e3e5a
 def _known(field, value, valid): check(callable(value) or value in valid, f'{field}={value!r}; {nearest(value, valid)}')
 
-# %% ../nbs/07_attacks.ipynb #0a8de347
-def _name_norm(attack):
-    "Infinity is spelled 'inf' in a recipe, which knows only literals."
+def _name_norm(attack): # a recipe knows only literals
     if norm_order(attack.norm) == math.inf: object.__setattr__(attack, 'norm', 'inf')
 
 # %% ../nbs/07_attacks.ipynb #1dea5b1b
@@ -382,17 +403,15 @@ class PGD(Piece):
     restarts:int = 1                 # runs of which the best counts; more than one needs a random start
     loss:str = 'ce'                  # one of `LOSSES`
     keep:str = 'best'                # 'best' iterate of each image or the 'last'
+    early_exit:int = 0               # after every so many steps, images that are misclassified leave; 0: all take all steps
     def __post_init__(self):
-        _name_norm(self); _known('loss', self.loss, LOSSES); _known('keep', self.keep, ('best', 'last'))
-        check(self.steps >= 1 and self.restarts >= 1, f'steps={self.steps}, restarts={self.restarts}: each is at least 1')
+        _name_norm(self); _known('loss', self.loss, LOSSES); _check_loop(self.steps, self.keep, self.early_exit)
+        check(self.restarts >= 1, f'restarts={self.restarts}: at least one run is needed')
         check(self.step_size is None or self.relative_step is None, 'step_size and relative_step are both given; one of them is enough')
         check(self.restarts == 1 or self.random_start, f'restarts={self.restarts} would all take the same path; set random_start=True')
-
-# %% ../nbs/07_attacks.ipynb #eb7dba36
-@patch
-def _step(self:PGD, eps):
-    if self.step_size is not None: return self.step_size
-    return torch.as_tensor(eps) * (2.5 / self.steps if self.relative_step is None else self.relative_step)
+    def _step(self, eps):
+        if self.step_size is not None: return self.step_size
+        return torch.as_tensor(eps) * (2.5 / self.steps if self.relative_step is None else self.relative_step)
 
 # %% ../nbs/07_attacks.ipynb #3afdf5e4
 @patch
@@ -411,7 +430,7 @@ def __call__(self:PGD,
         at, y = attack_input(model, x, y, eps, bounds)
         fn = objective(model, y, self.loss)
         for _ in range(self.restarts):
-            z = maximise(fn, at, eps, self.norm, self.steps, self._step(eps), bounds, start, generator, self.keep)
+            z = maximise(fn, at, eps, self.norm, self.steps, self._step(eps), bounds, start, generator, self.keep, self.early_exit)
             if self.restarts == 1: return z.to(x)
             with torch.no_grad(): best = _better(best, (z, *_score(fn(z))))
     return best[0].to(x)

@@ -18,7 +18,7 @@ from torch import nn,Tensor
 from .attacks import LOSSES,PGD,margin,norm_order,perturbation_norm
 from .core import Piece,build_recipe,check,measure,parse_recipe,progress,write_atomic
 from .data import Split,_fingerprint,as_split
-from .masking import correct_rows,widest,zero_gradient_share
+from .masking import correct_rows,until_broken,widest,zero_gradient_share
 from .models import LpUnit,evaluating,prepend
 from .robustness import check_grid
 from .runs import _installed,closure
@@ -142,13 +142,13 @@ def strike(
     eps:float|Tensor,     # radius, one for all or (m,)
     generator:torch.Generator, # of the attack's random numbers
     batch_size:int=1000,  # images at a time
-    keep:bool=False,      # return the images as well
+    keep:bool=False,      # return the images as well; without them an image may leave the attack once it is broken
 )->dict: # 'broken' and 'margin', each (m,), on the CPU; 'x' if kept
     "Attack images once and look at what came of it."
     radii = torch.as_tensor(eps, dtype=images.x.dtype, device=images.x.device).expand(len(images)).split(batch_size)
-    parts = []
+    parts, weapon = [], attack if keep else until_broken(attack)
     for (x, y, bounds), e in zip(images.batches(batch_size), radii):
-        z = attack(model, x, y, e if isinstance(eps, Tensor) else float(eps), bounds=bounds, generator=generator).detach()
+        z = weapon(model, x, y, e if isinstance(eps, Tensor) else float(eps), bounds=bounds, generator=generator).detach()
         _check_inside(attack, x, z, e, bounds)
         with torch.no_grad(), evaluating(model): logits = model(z)
         parts.append(dict(broken=logits.argmax(1) != y, margin=margin(logits, y)) | (dict(x=z) if keep else {}))

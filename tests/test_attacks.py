@@ -179,10 +179,46 @@ def test_bad_loop_settings_are_refused():
     with pytest.raises(InputError, match='no norm'): maximise(lambda z: z.sum(1), x, .1, norm='two')
 
 
+# images that leave early
+
+EARLY = [dict(norm='inf'), dict(norm=2, restarts=3, random_start=True), dict(norm='inf', random_start=True), dict(norm=3, loss='margin'), dict(norm=2, step_size=.05)]
+
+
+@pytest.mark.parametrize('every', [1, 3])
+@pytest.mark.parametrize('fields', EARLY, ids=str)
+def test_images_that_leave_early_change_nothing_for_the_others(fields, every):
+    model, (x, y) = net(100, seed=5).double(), images(80, seed=6, dtype=torch.float64)
+    y = model(x).argmax(1); y[:8] = (y[:8] + 1) % 4                           # eight are wrong from the start
+    high = .5 + x.flatten(1).amax(1).view(-1, 1, 1, 1)/2
+    eps = torch.linspace(.005, .3, 80, dtype=torch.float64)[torch.randperm(80, generator=stream(0, 'order'))] * (1 if fields['norm'] == 'inf' else 4)
+    full, early = (PGD(steps=12, early_exit=e, **fields)(model, x, y, eps, bounds=(0., high), generator=stream(0, 'start')) for e in (0, every))
+    broken, too = (model(z).argmax(1) != y for z in (full, early))
+    assert torch.equal(broken, too) and 20 < broken.sum() < 75
+    torch.testing.assert_close(early[~broken], full[~broken], rtol=0, atol=1e-12)
+    assert (early >= 0).all() and (early <= high).all() and (perturbation_norm(x, early, fields['norm']) <= eps*(1 + 1e-9)).all()
+    if not fields.get('random_start'): assert torch.equal(early[:8], x[:8]) or every > 1
+
+
+def test_work_ends_with_the_last_image():
+    model, (x, y), sizes = net(100, seed=5), images(80, seed=6), []
+    class Counting(nn.Module):
+        def forward(self, z): sizes.append(len(z)); return model(z)
+    PGD(steps=50, early_exit=2)(Counting(), x, (model(x).argmax(1) + 1) % 4, .1)
+    assert sizes == [1, 80, 80]                                               # one for the check, two steps, and everyone has left
+    sizes.clear(); PGD(steps=6, early_exit=2)(Counting(), x, model(x).argmax(1), .02)
+    assert len(sizes) == 8 and sizes[1:] == sorted(sizes[1:], reverse=True) and sizes[1] == sizes[2] and sizes[-1] < 80
+
+
+def test_early_exit_needs_a_function_of_some_images_and_best_points():
+    with pytest.raises(InputError, match=r'needs fn\[i\]'): maximise(lambda z: z.sum(1), torch.rand(2, 3), .1, early_exit=1)
+    with pytest.raises(InputError, match="with keep='best'"): PGD(keep='last', early_exit=1)
+    with pytest.raises(InputError, match='early_exit=-1'): PGD(early_exit=-1)
+
+
 # attacks
 
 ATTACKS = [GaussianNoise(), GaussianNoise('fixed'), FGSM(), FGSM(norm=2), PGD(steps=4), PGD(norm=2, steps=4, random_start=True, restarts=2),
-           PGD(norm=1.5, steps=3, loss='margin', keep='last'), PGD(steps=3, loss='dlr')]
+           PGD(norm=1.5, steps=3, loss='margin', keep='last'), PGD(steps=3, loss='dlr'), PGD(steps=5, early_exit=2)]
 
 
 @pytest.mark.parametrize('attack', ATTACKS, ids=repr)

@@ -271,6 +271,28 @@ def test_one_gradient_serves_all_radii(trained):
     assert np.array_equal(many.right[4:5], accuracy_curve(model, data, FGSM(), many.eps[4], checks=False).right)
 
 
+@pytest.mark.parametrize('attack', [PGD(), PGD(norm=2, steps=10, random_start=True, restarts=2), PGD(keep='last')], ids=repr)
+def test_a_curve_that_lets_images_leave_early_counts_the_same(trained, attack, monkeypatch):
+    model, data = trained[0], trained[1][:120]
+    eps, seen = np.geomspace(.01, .8, 6) * (1 if attack.norm == 'inf' else 6), {}
+    class Counting(nn.Module):
+        def forward(self, x): seen[name] = seen.get(name, 0) + len(x); return model(x)
+    name = 'early'; early = accuracy_curve(Counting(), data, attack, eps)
+    monkeypatch.setattr('locallearning.masking.until_broken', lambda attack: attack)
+    name = 'full'; full = accuracy_curve(Counting(), data, attack, eps)
+    assert np.array_equal(early.right, full.right) and early.flags == full.flags and early.attack == full.attack == repr(attack)
+    assert seen['early'] < .9*seen['full'] if attack.keep == 'best' else seen['early'] == seen['full']
+
+
+def test_critical_norms_are_those_of_all_steps(trained):
+    "Letting images leave early would report the norm of another point."
+    model, data = trained
+    c = critical_norm(model, data, PGD(norm=2), checks=False)
+    good = data[c.correct]
+    adv = PGD(norm=2)(model, good.x, good.y, torch.tensor(c.eps[c.correct]).float())
+    np.testing.assert_allclose((adv - good.x).flatten(1).norm(dim=1).numpy(), c.norm[c.correct], rtol=1e-3)
+
+
 def test_survival_is_the_relative_accuracy_of_a_monotone_attack(trained):
     model, data = trained
     eps = np.geomspace(.01, .8, 12)

@@ -128,6 +128,12 @@ def test_what_broke_at_a_smaller_radius_is_broken_at_larger_ones(model, test):
     assert (found.broken_by[0] >= 0).sum() > 5 and (found.broken_by == found.broken_by[0]).all()
 
 
+def test_images_that_leave_an_attack_early_change_no_verdict(model, test, attacks, result):
+    assert np.array_equal(worst_case(model, test, attacks, EPS, checks=False).broken_by, result.broken_by), 'with examples, all steps are taken'
+    points = [PGD(steps=8)(model, test.x, test.y, .06), strike(model, test, PGD(steps=8), .06, None, keep=True)['x']]
+    assert torch.equal(*points), 'an example is the worst of all steps'
+
+
 def test_a_radius_of_zero_attacks_nothing(model, test):
     attack = Counted(PGD(steps=3))
     found = worst_case(model, test, [attack], [0., .03], checks=False)
