@@ -15,6 +15,7 @@ _MODULES = dict(
     data='load Data Split as_split subset save_index load_index gaussian_noise',
     models='read Out Normalize LpUnit prepend parametrize SHLP MLP Power feature_jacobian_norm',
     training='fit train_step train_model epochs CrossEntropy MultiMargin Adam SGD Steps HoldDecay History accuracy',
+    ranking='ranked Ranking CertifiedRanking',
     hebbian='effective_weight kh_increment kh_step kh_step_ kh_sequential KHLayer train_layer convergence',
     kh_model='prune prototypes KHModel',
     regularizers='Lp Jacobian Spectral',

@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from locallearning import hebbian
+from locallearning import hebbian, ranking
 from locallearning.core import InputError, build_recipe
 from locallearning.data import Data, load
-from locallearning.hebbian import (KHLayer, convergence, effective_weight, kh_increment, kh_sequential, kh_step, kh_step_, ranked,
+from locallearning.hebbian import (KHLayer, convergence, effective_weight, kh_increment, kh_sequential, kh_step, kh_step_, ranking_for,
                                    train_layer)
+from locallearning.ranking import CertifiedRanking, Ranking, ranked
 from locallearning.state import load_checkpoint, save_checkpoint, stream
 
 
@@ -102,21 +103,22 @@ def test_the_sparse_increment_is_the_dense_formula():
 @pytest.mark.parametrize('k', [2, 5])
 def test_the_form_for_a_gpu_is_the_form_for_a_cpu(monkeypatch, k):
     W, V = sample(H=30, B=20)
-    expected, eff = kh_step(W, V, .02, k=k), effective_weight(W, 3).clone()
-    monkeypatch.setattr(hebbian, 'ranked', hebbian._rank_by_argmax)
+    expected, kept = kh_step(W, V, .02, k=k), Ranking(effective_weight(W, 3).clone())
+    monkeypatch.setattr(ranking, 'ranked', ranking._rank_by_argmax)
     monkeypatch.setattr(hebbian, '_touched', lambda units: (slice(None), units))
     W = W.clone()
-    kh_step_(W, V, .02, k=k, eff=eff)
+    kh_step_(W, V, .02, k=k, ranking=kept)
     torch.testing.assert_close(W, expected, rtol=0, atol=1e-14)
-    torch.testing.assert_close(eff, effective_weight(W, 3), rtol=0, atol=0)
+    torch.testing.assert_close(kept.eff, effective_weight(W, 3), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize('p', [2, 3, 4.5])
 def test_the_kept_effective_weights_stay_those_of_the_weights(p):
     W, _ = sample(dtype=torch.float32)
-    eff = effective_weight(W, p).clone()
-    for step in range(20): kh_step_(W, sample(seed=step, dtype=torch.float32)[1], .02, p, 3, eff=eff)
-    torch.testing.assert_close(eff, effective_weight(W, p), rtol=1e-6, atol=0)
+    for make in (Ranking, lambda eff: CertifiedRanking(eff, torch.zeros(17))):
+        kept = make(effective_weight(W, p).clone())
+        for step in range(20): kh_step_(W, sample(seed=step, dtype=torch.float32)[1], .02, p, 3, ranking=kept)
+        torch.testing.assert_close(kept.eff, effective_weight(W, p), rtol=1e-6, atol=0)
 
 
 def test_the_largest_change_of_a_step_is_the_learning_rate():
@@ -143,8 +145,8 @@ def test_norm_dynamics_identity(p, g):
 def test_equal_currents_rank_in_the_order_of_their_index(rows, k):
     h = torch.tensor(rows, dtype=torch.float32)
     expected = [order(row)[:k] for row in rows]
-    assert hebbian._rank_by_topk(h, k).tolist() == expected
-    assert hebbian._rank_by_argmax(h, k).tolist() == expected
+    assert ranking._rank_by_topk(h, k).tolist() == expected
+    assert ranking._rank_by_argmax(h, k).tolist() == expected
 
 
 # --- properties -------------------------------------------------------------------------------------------------------------------
