@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from .core import Piece,check,nearest,InputError
 from .state import stream
-from .data import Data,Split,as_split,check_images
+from .data import Data,Split,as_split,check_images,_fingerprint
 from .models import flat_input
 from .ranking import Ranking,CertifiedRanking,ranked
+from .processes import called,during,in_step,shared,size
 from .training import epochs as each_epoch
 
 # %% ../nbs/05_hebbian.ipynb #158482d4
@@ -277,17 +278,19 @@ def train_layer(
     device:str='cpu',    # where to compute
     folder=None,         # for checkpoints; with it an interrupted training goes on where it was
     every:int=1,         # epochs between two checkpoints
-)->dict: # `weight` H×D, `norms` E×3 (quartiles of the p-norms after each epoch), `report` (plain numbers)
-    "Train a layer; a training that does not converge says so in its report."
+)->dict: # `weight` H×D, `norms` E×3 (quartiles of the p-norms after each epoch), `report` (plain numbers); {} where process 0 needs no help
+    "Train a layer; a training that does not converge says so in its report. In a group of processes all call it, and the first keeps the state."
+    asked = {name: v for name, v in locals().items() if name not in ('data', 'device', 'folder', 'every')}
     check_rule(width, p, k, delta, radius, mode)
     check(epochs >= 1 and batch_size >= 1 and 0 < lr < math.inf, f'epochs={epochs}, batch_size={batch_size}, lr={lr}: all must be positive')
     split = as_split(data.train).to(device)
+    if size() > 1 and not called(**asked, images=_fingerprint(train=split)): return {}
     layer = KHLayer(math.prod(data.shape), width, p, k, delta, radius, sigma, stream(seed, 'kh-init')).to(device)
     norms = _Norms(epochs).to(device)
     state, path = dict(layer=layer, norms=norms), f'{folder}/state.safetensors' if folder else None
-    ranking = ranking_for(layer, split, batch_size)
-    for epoch in each_epoch(epochs, state, path, every, 'training the KH layer'):
-        _epoch(layer, split, lr*(1 - epoch/epochs), batch_size, mode, stream(seed, 'kh-shuffle', epoch), ranking)
+    ranking = shared(ranking_for(layer, split, batch_size))
+    for epoch in in_step(each_epoch(epochs, state, path, every, 'training the KH layer'), state):
+        with during(epoch): _epoch(layer, split, lr*(1 - epoch/epochs), batch_size, mode, stream(seed, 'kh-shuffle', epoch), ranking)
         norms.note(epoch, layer.weight, p)
     found = convergence(layer.weight, split, p, k, radius)
     return dict(weight=layer.weight.detach().cpu(), norms=norms.quartiles.cpu(), report=found.report())

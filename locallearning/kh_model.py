@@ -20,6 +20,7 @@ from .data import Data,Split
 from .models import Power
 from .state import device_of
 from .hebbian import KHLayer,train_layer,convergence
+from .processes import spread
 
 # %% ../nbs/05a_kh_model.ipynb #6c349610
 def log_variances(
@@ -203,4 +204,16 @@ def layer_request(
 def _train(self:KHModel, data, run, seed):
     request = self.layer_request(data, seed, device_of(self))
     made = train_layer(**request) if run is None else run.artefact('kh_layer', train_layer, **request)
+    if run is not None: spread()
     return torch.as_tensor(made['weight']), made['report']
+
+# %% ../nbs/05a_kh_model.ipynb #da331bea
+@patch
+def help_pretrain(
+    self:KHModel,
+    data:Data,     # the same as in process 0
+    generator:torch.Generator, # its initial seed is the seed of the layer
+):
+    "What the other processes do while process 0 is in `pretrain` with a `run`."
+    request = self.layer_request(data, generator.initial_seed(), device_of(self))
+    while train_layer(**request): pass
