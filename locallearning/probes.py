@@ -18,7 +18,7 @@ from scipy.special import stdtrit
 from torch import nn,Tensor
 from .core import check,nearest
 from .data import Split,as_split,check_images
-from .models import evaluating,feature_jacobian_norm,has_closed_form,read
+from .models import Power,evaluating,feature_jacobian_norm,has_closed_form,read
 from .regularizers import covariance
 from .state import device_of
 
@@ -259,13 +259,41 @@ class Landscape(NamedTuple):
     norms:Tensor # size × size float64, [i, j] as in `Plane.points`
     plane:Plane  # where
 
-# %% ../nbs/09_probes.ipynb #eee0d8ee
-def _affine_norms(model, plane):
+# %% ../nbs/09_probes.ipynb #10c3dc0c
+def _affine(model, plane):
+    "h₀, h_u, h_v and ‖w‖² of each unit, all float64."
     with evaluating(model), torch.no_grad(): h0 = read(model, _like(model, plane.x0[None])).hidden[0].double()
-    weight = model.effective_weight().detach().double()
-    hu, hv = (weight @ _like(model, t).flatten().double() for t in (plane.u, plane.v))
-    squares, e = weight.square().sum(1), plane.steps.to(weight.device)[:, None]
-    return torch.stack([model.features.slope(h0 + e*hu + z*hv).square() @ squares for z in e]).sqrt()
+    uv = torch.stack([_like(model, t).flatten().double() for t in (plane.u, plane.v)], 1)
+    parts = [(w @ uv, w.square().sum(1)) for w in (w.double() for w in model.effective_weight().detach().split(128))]
+    moves, squares = map(torch.cat, zip(*parts))
+    return h0, *moves.T, squares
+
+# %% ../nbs/09_probes.ipynb #0f014653
+def _power(r, k):
+    "r^k for a whole k ≥ 1 by repeated squaring; overwrites `r`."
+    out = None
+    while k > 1:
+        if k % 2: out = r.clone() if out is None else out.mul_(r)
+        r, k = r.mul_(r), k // 2
+    return r if out is None else out.mul_(r)
+
+# %% ../nbs/09_probes.ipynb #d64404ac
+def _gates(h, n):
+    "max(h, 0)^2(n-1), the shape of the squared slope of `Power(n)`; overwrites `h`."
+    k = 2*(n - 1)
+    return h.gt_(0) if k == 0 else _power(h.relu_(), int(k)) if k == int(k) else h.relu_().pow_(k)
+
+# %% ../nbs/09_probes.ipynb #3ff72425
+def _affine_norms(model, plane):
+    h0, hu, hv, squares = _affine(model, plane)
+    phi, e = model.features, plane.steps.to(h0.device)[:, None]
+    if not isinstance(phi, Power): return torch.stack([phi.slope(h0 + e*hu + z*hv).square() @ squares for z in e]).sqrt()
+    top = (h0.abs() + plane.extent*(hu.abs() + hv.abs())).amax().clamp_min(torch.finfo(h0.dtype).tiny)
+    dtype = torch.promote_types(model.effective_weight().dtype, torch.float32)
+    row, hv, weights = (t.to(dtype) for t in ((h0 + e*hu) / top, hv / top, squares))
+    block = torch.empty_like(row)
+    sums = torch.stack([_gates(torch.add(row, hv, alpha=z, out=block), phi.n) @ weights for z in plane.steps.tolist()])
+    return sums.double().sqrt() * phi.n * top**(phi.n - 1)
 
 # %% ../nbs/09_probes.ipynb #62cd35c4
 def landscape(

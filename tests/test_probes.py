@@ -1,4 +1,5 @@
 """Spectra, exponents, Jacobians and planes against independent forms; the published exponents on exact pixels."""
+import copy
 import os
 from pathlib import Path
 import numpy as np
@@ -296,6 +297,20 @@ def test_affine_trick_equals_brute_force(model):
     assert torch.allclose(fast.norms, P.jacobian_norm(model, p.points().flatten(0, 1)).view(6, 6), rtol=1e-10)
     slow = torch.stack([P._autograd_norm(model, row, 'features', 64) for row in p.points()])
     assert torch.allclose(fast.norms, slow, rtol=1e-9)
+
+
+@pytest.mark.parametrize('scale', [1e-8, 1., 1e8])
+@pytest.mark.parametrize('n', [1, 1.25, 1.5, 2, 4.5, 6])
+def test_single_precision_is_enough_for_a_landscape(n, scale):
+    "Powers are taken in single precision, where the seventh power of 10^6 would overflow."
+    exact = shlp(n=n)
+    with torch.no_grad(): exact.hidden.weight *= scale
+    single = copy.deepcopy(exact).float()
+    exact.load_state_dict(single.state_dict())
+    p = P.plane(images(1)[0].float(), stream(1), extent=20, size=12)
+    wide = P.jacobian_norm(exact, p.points().flatten(0, 1).double()).view(12, 12)
+    assert torch.allclose(P.landscape(single, p).norms, wide, rtol=2e-5, atol=0) and wide.min() > 0
+    assert single.hidden.weight.grad is None and torch.equal(single.hidden.weight.double(), exact.hidden.weight)
 
 
 def test_landscape_of_any_module():
