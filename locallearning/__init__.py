@@ -17,6 +17,7 @@ _MODULES = dict(
     training='fit train_step train_model epochs CrossEntropy MultiMargin Adam SGD Steps HoldDecay History accuracy',
     ranking='ranked Ranking CertifiedRanking',
     hebbian='effective_weight kh_increment kh_step kh_step_ kh_sequential KHLayer train_layer convergence',
+    kh_seeds='train_layers kh_steps_',
     kh_model='prune prototypes KHModel',
     regularizers='Lp Jacobian Spectral',
     attacks='maximise project into_box perturbation_norm GaussianNoise FGSM PGD Adversarial',
@@ -26,7 +27,8 @@ _MODULES = dict(
     robustness='accuracy_curve critical_norm compare_protocols Curve Critical',
     probes='spectrum Spectrum power_law PowerLaw size_sweep resampled_spectra effective_dimension jacobian_norm plane Plane landscape '
            'Landscape decision_map Decision landscape_quantiles Quantiles',
-    published='PublishedLp PublishedJacobian PublishedSpectral PublishedPGD published_prune published_eps published_accuracy',
+    published='PublishedLp PublishedJacobian PublishedSpectral PublishedPGD published_prune published_eps published_accuracy '
+              'published_spectrum',
     worst='worst_case WorstCase standard_attacks Transfer',
     studies='spectrum_study landscape_study as_spectra as_landscape test_images',
     attack_studies='attack_study worst_case_study as_results as_worst_case',

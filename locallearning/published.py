@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PublishedLp', 'PublishedJacobian', 'PublishedSpectral', 'published_mixture', 'published_prune', 'PublishedPGD',
-           'published_eps', 'published_accuracy']
+           'published_eps', 'published_accuracy', 'published_spectrum']
 
 # %% ../nbs/10_published.ipynb #72879708
 from copy import deepcopy
@@ -200,3 +200,13 @@ def published_accuracy(
     model, split = deepcopy(model).train(), as_split(data)
     device = device_of(model)
     return sum((model(x.to(device)).argmax(1) == y.to(device)).sum().item() for x, y, _ in split.batches(batch_size)) / len(split)
+
+# %% ../nbs/10_published.ipynb #2202b327
+def published_spectrum(
+    h:Tensor,           # N×H outputs of a layer, of any precision
+    shift:float=0.,     # subtracted from all units: the mean pixel of the images; or, better than published, the H means of the units
+)->Tensor: # H eigenvalues, float64, the largest first, rounding errors among them
+    "Eigenvalues of the covariance in float32, from the difference of two sums, by the solver for general matrices."
+    z = h.float().cpu() - shift
+    matrix = (z.T @ z - torch.outer(z.sum(0), z.sum(0)) / len(z)) / (len(z) - 1)
+    return torch.linalg.eigvals(matrix).real.abs().sort(descending=True).values.double()

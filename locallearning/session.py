@@ -9,6 +9,7 @@ __all__ = ['Spec', 'model_spec', 'Experiment', 'start', 'Saved']
 import math
 from dataclasses import dataclass,field
 from pathlib import Path
+import numpy as np
 import torch
 from fastcore.basics import patch
 from matplotlib.text import Text
@@ -146,6 +147,23 @@ def measure(self:Experiment,
 ):
     "Add one measurement."
     self.rows.append(measure(model, probe, quantity, value, **(dict(family=self.family.name, space=self.run.space, seed=self.run.seed) | more)))
+
+# %% ../nbs/19a_session.ipynb #db817921
+@patch
+def measure_series(self:Experiment,
+    model:str,      # key of the model
+    probe:str,      # instrument
+    quantity:str,   # which number
+    over:str,       # what it is a series over, e.g. 'eps'
+    at,             # N, where
+    values,         # N, the numbers
+    setting:dict,   # what they have in common
+    log:bool=False, # thin evenly in the logarithm of the index
+    most:int=40,    # rows at most
+):
+    "Add a series, one row a point."
+    picks = (np.geomspace if log else np.linspace)(1, len(at), most).round().astype(int) - 1
+    for i in np.unique(picks): self.measure(model, probe, quantity, values[i], setting=setting | {over: f'{at[i]:.6g}'})
 
 # %% ../nbs/19a_session.ipynb #894678f8
 @patch
