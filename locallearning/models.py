@@ -189,6 +189,13 @@ def effective_weight(self:SHLP)->Tensor: # width×D
     "The linear map from image to `hidden`."
     return self.hidden.weight
 
+# %% ../nbs/03_models.ipynb #c18fac40
+@patch
+def effective_readout(self:SHLP)->Tensor: # classes×width
+    "The linear map from `features` to logits, biases left out; a batch norm between them counts as in eval mode."
+    norm, weight = self.norm, self.readout.weight
+    return weight * (norm.weight * (norm.running_var + norm.eps).rsqrt()) if self.batch_norm else weight
+
 # %% ../nbs/03_models.ipynb #7b4e9678
 def feature_jacobian_norm(
     model:nn.Module, # one hidden layer: has `effective_weight()` and `features.slope`; perhaps behind `LpUnit`
@@ -205,8 +212,10 @@ def feature_jacobian_norm(
 def has_closed_form(
     model:nn.Module,    # any module
     scaled:bool=False,  # count such a model behind `LpUnit` too, where `hidden` is no linear map of the image any more
+    of:str='features',  # the Jacobian of what: 'hidden', 'features' or 'logits'; for logits the readout must be known as well
 )->bool: # if `scaled`: whether `feature_jacobian_norm` takes it
     "Does the model have one hidden layer, a known linear map and a known slope?"
+    if of not in ('hidden', 'features', *['logits']*hasattr(model, 'effective_readout')): return False
     if scaled and isinstance(model, Prepended) and isinstance(model.first, LpUnit) and model.first.p < math.inf: model = model.model
     return hasattr(model, 'effective_weight') and hasattr(getattr(model, 'features', None), 'slope')
 

@@ -67,7 +67,7 @@ def train_step(
 )->dict[str,Tensor]: # 'loss' and each raw penalty by its class name, on the device
     "Make one gradient step; the caller's images stay as they are."
     penalties = list(penalties)
-    if any(getattr(p, 'needs_x', False) for p in penalties): x = x.detach().clone().requires_grad_()
+    if any(getattr(p, 'needs_x', False) for p in penalties): x = x.detach().requires_grad_()
     with cached():
         out = read(model, x)
         terms = {'loss': loss(out.logits, y)}
@@ -75,9 +75,10 @@ def train_step(
         for name, p in zip(term_names(penalties), penalties):
             terms[name] = p(model, x, y, out)
             total = total + getattr(p, 'strength', 1.) * terms[name]
+    weights = [p for g in opt.param_groups for p in g['params'] if p.requires_grad]
     opt.zero_grad(set_to_none=True)
-    total.backward()
-    if clip is not None: nn.utils.clip_grad_norm_([p for g in opt.param_groups for p in g['params']], clip)
+    total.backward(inputs=weights if x.requires_grad else None)
+    if clip is not None: nn.utils.clip_grad_norm_(weights, clip)
     opt.step()
     with torch.no_grad(): [c(model) for c in constraints]
     return {k: v.detach() for k, v in terms.items()} | {'logits': out.logits.detach()}
@@ -114,7 +115,10 @@ class Adam(Piece):
         betas:tuple=(.9, .999),     # decay of the two moments
         weight_decay:float=0.,      # L2 decay of every parameter; penalties are clearer
     ): self.betas,self.weight_decay = tuple(betas),weight_decay
-    def __call__(self, params): return torch.optim.Adam(params, betas=self.betas, weight_decay=self.weight_decay)
+    def __call__(self, params):
+        params = list(params)
+        fused = all(p.device.type in ('cpu', 'cuda') and p.is_floating_point() for p in params)
+        return torch.optim.Adam(params, betas=self.betas, weight_decay=self.weight_decay, fused=fused or None)
 
 # %% ../nbs/04_training.ipynb #28f7fecc
 class SGD(Piece):

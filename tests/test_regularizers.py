@@ -8,7 +8,7 @@ from torch.func import functional_call
 from locallearning.core import InputError,build_recipe
 from locallearning.models import evaluating,MLP,SHLP,LpUnit,prepend,read
 from locallearning.regularizers import (Jacobian,Lp,Spectral,batch_spectrum,closed_form,covariance,jacobian_sq_norm,
-    tail_misfit,unit_vectors)
+    gated_sq_norm,tail_misfit,unit_vectors)
 from locallearning.state import stream
 
 
@@ -135,7 +135,47 @@ def test_jacobian_does_not_depend_on_the_batch_size(of, x):                    #
 def test_closed_forms_equal_autograd(model, of, x):
     model = shlp(**model)
     out = read(model, x)
-    assert torch.allclose(closed_form(model, out.hidden, of), jacobian_sq_norm(getattr(out, of), x))
+    assert torch.isclose(closed_form(model, out.hidden, of), jacobian_sq_norm(getattr(out, of), x).mean())
+
+def jacobian_of_logits_by_autograd(model, x):
+    "As `Jacobian(n=None)` would take it of a module that nothing is known of."
+    with evaluating(model, nn.BatchNorm1d): return jacobian_sq_norm(model(x), x).mean()
+
+@pytest.mark.parametrize('images', [1, 6])             # class by class, or by the quadratic form
+@pytest.mark.parametrize('model', [dict(), dict(n=2), dict(n=4.5), dict(activation='tanh'), dict(batch_norm=True), dict(n=3, batch_norm=True)], ids=str)
+def test_closed_form_of_the_logits_equals_autograd_with_all_its_gradients(model, images, x, monkeypatch):
+    model = shlp(**model).train()
+    for _ in range(3 * model.batch_norm): model(3*torch.randn(20, 16).double() + 1)         # running statistics
+    x = x[:images].detach().requires_grad_()
+    with evaluating(model): out = read(model, x)
+    expected = jacobian_of_logits_by_autograd(model, x)
+    monkeypatch.setattr('locallearning.regularizers.jacobian_sq_norm', lambda *a: pytest.fail('autograd was used'))
+    found = Jacobian(n=None)(model, x, None, out)
+    assert torch.isclose(found, expected, rtol=1e-12) and found > 0
+    weights = [w for w in model.parameters() if w is not model.readout.bias]
+    grads = [torch.autograd.grad(v, [*weights, x], allow_unused=True, materialize_grads=True) for v in (found, expected)]
+    for ours, autograd in zip(*grads): assert torch.allclose(ours, autograd, rtol=1e-9, atol=1e-12)
+
+def test_both_ways_to_the_norm_of_the_logits_agree_and_are_differentiable():
+    gates, weight, readout = (torch.randn(s, generator=stream(0, 'gates', i), dtype=torch.float64) for i, s in enumerate([(30, 5), (5, 7), (4, 5)]))
+    assert torch.isclose(gated_sq_norm(gates, weight, readout), torch.stack([gated_sq_norm(a[None], weight, readout) for a in gates]).mean())
+    for n in (1, 30):
+        args = [t.clone().requires_grad_() for t in (gates[:n], weight, readout)]
+        assert torch.autograd.gradcheck(gated_sq_norm, args) and torch.autograd.gradgradcheck(gated_sq_norm, args)
+
+def test_a_model_whose_readout_is_unknown_is_differentiated(x):
+    class Twice(nn.Module):
+        "Hidden and features as in an SHLP, then two layers."
+        roles = SHLP.roles
+        def __init__(self):
+            super().__init__()
+            inner = shlp()
+            self.hidden,self.features,self.readout = inner.hidden,inner.features,nn.Sequential(nn.Linear(12, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+        def effective_weight(self): return self.hidden.weight
+        def forward(self, x): return self.readout(self.features(self.hidden(x.flatten(1))))
+    model = Twice()
+    assert torch.isclose(value(Jacobian(n=None), model, x), jacobian_of_logits_by_autograd(model, x))
+    assert torch.isclose(value(Jacobian(n=None, of='features'), model, x), jacobian_sq_norm(read(model, x).features, x).mean())
 
 def test_behind_a_scaling_the_jacobian_counts_it(x):
     model = prepend(LpUnit(3), shlp())
