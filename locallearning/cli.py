@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated,Optional
 import typer
 from .core import InputError,check
-from .cli_train import shown,train
+from .cli_train import check_alone,my_place,shown,train
 from .cli_examine import evaluate,probe
 
 # %% ../nbs/24_cli.ipynb #dfe8e47c
@@ -144,14 +144,14 @@ def main():
     "Entry point of the command; see the exit codes above."
     sys.path.insert(0, os.getcwd())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try: sys.exit(ended(app(standalone_mode=False)))
+    try: check_alone(*sys.argv[1:2] or ['--help']); sys.exit(ended(app(standalone_mode=False)))
     except InputError as e: code, text = 2, f'error: {e}'
     except RuntimeError as e: code, text = 1, f'failed: {e}'
     except Exception as e:
         if not hasattr(e, 'format_message'): raise
         text = e.format_message()
         code, text = 2, text if text.startswith('Usage') else f'error: {text}'
-    typer.echo(text, err=True)
+    if code == 1 or my_place()[0] == 0: typer.echo(text, err=True)
     sys.exit(code)
 
 # %% ../nbs/24_cli.ipynb #a366e44c

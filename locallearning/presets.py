@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLAGS', 'CALLS', 'Plan', 'read_plan', 'check_types', 'plan_folder', 'find_preset', 'preset_fields', 'check_piece',
            'hold_out', 'resolve_training', 'check_plan', 'stored_plan', 'resume_training', 'agreed', 'place_training',
-           'run_training']
+           'run_training', 'call_help', 'help_training']
 
 # %% ../nbs/19c_presets.ipynb #446b6252
 import hashlib,inspect,json,math
@@ -17,11 +17,12 @@ import torch
 from torch import nn
 from .core import InputError,build_recipe,check,complete_recipe,import_user,measure,nearest,write_atomic
 from .runs import Run,locked,request_key
-from .state import load_checkpoint,load_model,pick_device
+from .state import load_checkpoint,load_model,pick_device,stream
 from .style import save_figure
 from .plots import plot_history
 from .data import Data,load,subset,_split_recipe
 from .training import accuracy,build_model,check_fits,train_model
+from .processes import size,spread
 from .families import data_path,families,resolve,runs_folder,slug
 from .session import model_spec,_space
 
@@ -320,6 +321,7 @@ def run_training(
     "Train, or go on; write checkpoints, history, figure, measurements and manifest."
     folder, device = Path(out).absolute(), pick_device(plan.device)
     with _claimed(folder, plan):
+        if size() > 1: call_help(plan)
         data = hold_out(load(plan.data, plan.data_root or None, device), plan.valid)
         store = runs_folder()/'artefacts' if folder.is_relative_to(runs_folder()) else folder/'artefacts'
         run = Run(folder, store, plan.preset.partition('/')[0], plan.seed, data.space, asdict(plan))
@@ -327,6 +329,26 @@ def run_training(
         made = train_model(**request, run=run, folder=folder/'models')
         run.used['training'] = request_key(train_model, request)[1]
         return _write(run, plan, data, made, device)
+
+# %% ../nbs/19c_presets.ipynb #923d1954
+def call_help(
+    plan:Plan, # of process 0
+):
+    "Tell the other processes what is trained; raises `InputError` where there is nothing to share."
+    net = build_model(plan.model, plan.parametrizations, plan.modules, plan.seed)
+    check(not plan.init and getattr(net, 'layer', '') == 'trained' and hasattr(net, 'help_pretrain'),
+          f'{size()} processes for {plan.model}{f" from {plan.init}"*bool(plan.init)}: only the Hebbian layer of a KHModel is trained by several; leave out torchrun')
+    spread(plan.to_json())
+
+# %% ../nbs/19c_presets.ipynb #467d0e9a
+def help_training():
+    "Be one of the other processes, while the first is in `run_training`: take part in the training of the layer, and write nothing."
+    plan = Plan(**json.loads(spread()))
+    for module in plan.modules: import_user(module)
+    device = pick_device(plan.device)
+    data = hold_out(load(plan.data, plan.data_root or None, device), plan.valid)
+    net = build_model(plan.model, plan.parametrizations, plan.modules, plan.seed).to(device)
+    net.help_pretrain(data, stream(plan.seed, 'pretrain'))
 
 # %% ../nbs/19c_presets.ipynb #502dfe88
 @contextmanager
