@@ -311,7 +311,8 @@ class Ray(Piece):
         bounds:tuple|None=(0., 1.), # the box
     )->Tensor: # B×…
         "Walk along a direction, and into the box if the attack says so."
-        return into_box(x + per_image(eps, x) * direction, bounds if self.box else None)
+        eps, bounds = per_image(eps, x), bounds if self.box else None
+        return into_box(torch.addcmul(x, eps, direction) if isinstance(eps, Tensor) else x.add(direction, alpha=eps), bounds)
 
 # %% ../nbs/07_attacks.ipynb #b36864b1
 @dataclass(frozen=True, repr=False)
@@ -320,8 +321,7 @@ class GaussianNoise(Ray):
     direction:str = 'fresh' # 'fresh': another draw at each call; 'fixed': the same draw for every `eps`
     box:bool = True         # clip into the box; the Hebbian paper does not
     def __post_init__(self): _known('direction', self.direction, ('fresh', 'fixed'))
-    @property
-    def ray(self): return self.direction == 'fixed'
+    ray = property(lambda self: self.direction == 'fixed')
 
 # %% ../nbs/07_attacks.ipynb #be4c9d00
 @patch

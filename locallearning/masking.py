@@ -75,7 +75,7 @@ def aim(
     model:nn.Module,      # returns logits
     split:Split,          # images and labels
     attack:Callable,      # attack(model, x, y, eps, bounds=…, generator=…)
-    norm:float|str=2,     # how perturbations are measured
+    norm:float|str|None=2, # how perturbations are measured; None: they are not, and are returned as NaN
     batch_size:int=1000,  # images at a time
     seed:int=0,           # of the attack's random numbers
     brief:bool=False,     # let images leave the attack once they are broken: norms and margins are then those of an early point
@@ -112,7 +112,8 @@ def _shoot(model, images, attack, eps, norm, ray, generator):
     else:
         with torch.enable_grad(): x_adv = attack(model, x, y, eps, bounds=bounds, generator=generator).detach()
     with evaluating(model): logits = model(x_adv)
-    return logits.argmax(1) != y, perturbation_norm(x, x_adv, norm), margin(logits, y)
+    size = margin(logits, y) * math.nan if norm is None else perturbation_norm(x, x_adv, norm)
+    return logits.argmax(1) != y, size, margin(logits, y)
 
 # %% ../nbs/07a_masking.ipynb #7b00da04
 def widest(
@@ -162,7 +163,7 @@ def zero_gradient_share(
 # %% ../nbs/07a_masking.ipynb #882e0ae5
 def _shots(model, images, attack, batch_size, seed):
     "Which images stay right at four radii up to the width of the box."
-    fire, n = aim(model, images, attack, 2, batch_size, seed, brief=True).fire, len(images)
+    fire, n = aim(model, images, attack, None, batch_size, seed, brief=True).fire, len(images)
     at, top = torch.arange(n, device=images.y.device), widest(attack, images).cpu().double()
     return np.stack([~fire(at, top / d, ('check', d))[0].cpu().numpy() for d in (64, 16, 4, 1)])
 

@@ -159,6 +159,12 @@ def forward(self:Jacobian,
     return jacobian_sq_norm(t, x, self.n, self.orthogonal, self.generator).mean()
 
 # %% ../nbs/06_regularizers.ipynb #fa04b7aa
+def _add_product(total, h, strips=4):
+    "Add HᵀH to a matrix; above the diagonal not everything arrives."
+    n = max(128, -(-len(total) // strips))
+    for i in range(0, len(total), n): total[i:i+n, :i+n].addmm_(h[:, i:i+n].T, h[:, :i+n])
+
+# %% ../nbs/06_regularizers.ipynb #ec2aeaef
 def covariance(
     chunks:Iterable[Tensor], # N×… representations, chunk by chunk
 )->tuple[Tensor,int]: # D×D in float64, and the number of images
@@ -169,8 +175,10 @@ def covariance(
         h = (h.cpu() if h.device.type == 'mps' else h).double()
         if not count: shift, total, gram = h.mean(0), torch.zeros_like(h[0]), h.new_zeros(h.shape[1], h.shape[1])
         h = h - shift
-        count, total, gram = count + len(h), total + h.sum(0), gram.addmm_(h.T, h)
+        count, total = count + len(h), total + h.sum(0)
+        _add_product(gram, h)
     check(count > 1, f'a covariance needs two images or more, there were {count}')
+    gram = gram.tril() + gram.tril(-1).T
     return (gram - torch.outer(total, total) / count) / (count - 1), count
 
 # %% ../nbs/06_regularizers.ipynb #e9280bb0

@@ -64,7 +64,7 @@ def accuracy_curve(
 )->Curve:
     "Attack all baseline-accurate images at every radius."
     eps, split = check_grid(eps), as_split(data)
-    target = aim(model, split, attack, 2, batch_size, seed, brief=True)
+    target = aim(model, split, attack, None, batch_size, seed, brief=True)
     everyone = torch.arange(len(target.rows), device=target.images.y.device)
     right = np.ones((len(eps), len(everyone)), dtype=bool)
     for j, e in enumerate(progress(eps, 'accuracy curve')):
