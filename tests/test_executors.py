@@ -157,7 +157,7 @@ def free_port():
 def cluster(family, tmp_path_factory):
     "A scheduler and two worker processes on loopback."
     here, port = tmp_path_factory.mktemp('cluster'), free_port()
-    address, env = f'tcp://127.0.0.1:{port}', environment(LOCALLEARNING_EXPERIMENTS=str(family), PYTHONPATH=str(family), TOY_SLEEP='.2')
+    address, env = f'tcp://127.0.0.1:{port}', environment(LOCALLEARNING_EXPERIMENTS=str(family), PYTHONPATH=str(family), TOY_SLEEP='.2', DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES='0')
     def run(*args):
         return subprocess.Popen([sys.executable, '-m', 'distributed.cli.' + args[0], *args[1:]], cwd=here, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     scheduler = run('dask_scheduler', '--host', '127.0.0.1', '--port', str(port), '--no-dashboard')
@@ -194,3 +194,15 @@ def test_units_on_workers_end_with_the_command(family, tmp_path, cluster):
     assert finish(process)[0] == 130
     wait_for(lambda: not any(map(alive, busy)), 'the end of the units', 30)
     assert all(w.poll() is None for w in workers), 'the workers go on'
+
+
+@needs_dask
+def test_a_worker_that_is_killed_is_an_error_of_one_line(family, tmp_path, cluster):
+    address, workers = cluster
+    process = go(family, tmp_path, '--scheduler', address)
+    wait_for(lambda: units(workers[0].pid), 'a unit on the first worker')
+    workers[0].kill()
+    code, _, err = finish(process)
+    assert code == 1 and 'Traceback' not in err
+    assert re.fullmatch(r'failed: workers died while they waited for a unit \(1, the last at tcp://127.0.0.1:\d+\); see why in its log, and run the same command again to go on',
+                        err.splitlines()[-1])
