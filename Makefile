@@ -1,9 +1,9 @@
 # What is up to date is not installed again: the stamp carries a checksum of all that the installation depends on.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= dev,peers
+EXTRAS ?= dev,peers,distributed
 PIP_FLAGS ?=
-# For `make reproduce`, as in: make reproduce ARGS='hebbian --seed 1'
+# For `make reproduce` and `make bench`, as in: make reproduce ARGS='hebbian --seed 1'
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -12,10 +12,11 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) i
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv reproduce test nbdev_export nbdev_clean nbdev_test pytest notebook docs readme constraints clean
+.PHONY: help venv reproduce bench test nbdev_export nbdev_clean nbdev_test pytest notebook docs readme constraints clean
 
 help:
 	@echo 'make reproduce    install, then run the Hebbian experiments and draw every figure'
+	@echo 'make bench        install, then time the package against formulas, other packages and the hardware (10 minutes)'
 	@echo 'make test         nbdev_export, nbdev_clean, nbdev_test and pytest; each is also a target of its own'
 	@echo 'make notebook     open Jupyter on the notebooks'
 	@echo 'make docs         build the site (needs Quarto for the last step)'
@@ -34,6 +35,9 @@ $(STAMP):
 
 reproduce: $(STAMP)
 	$(BIN)/locallearning reproduce $(ARGS)
+
+bench: $(STAMP)
+	$(BIN)/locallearning bench $(ARGS)
 
 test: $(STAMP)
 	@for step in nbdev_export nbdev_clean nbdev_test pytest; do $(MAKE) --no-print-directory $$step || exit 1; done

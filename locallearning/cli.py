@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated,Optional
 import typer
 from .core import InputError,check
+from .bench import bench
 from .cli_train import check_alone,my_place,shown,train
 from .cli_examine import evaluate,probe
 
@@ -138,6 +139,7 @@ def list_runs(
 app.command(short_help='Train a model of your own or of a paper.')(train)
 app.command(short_help='Attack models: accuracy, norms, worst case.')(evaluate)
 app.command(short_help='Look inside: spectrum, Jacobian, landscape.')(probe)
+app.command(short_help='Time the package against formulas, peers and hardware.')(bench)
 
 # %% ../nbs/24_cli.ipynb #0a366a58
 def main():

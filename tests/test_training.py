@@ -447,6 +447,28 @@ def test_the_rate_of_each_epoch_is_set():
     assert adam['betas'] == (.5, .6) and adam['weight_decay'] == .1
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_adam_in_one_pass_is_adam(dtype):
+    weights = [nn.Parameter(torch.linspace(-1, 1, 300, dtype=dtype).view(3, 100)) for _ in range(2)]
+    steps = [Adam(weight_decay=.01)(weights[:1]), torch.optim.Adam(weights[1:], weight_decay=.01, fused=False)]
+    for i in range(50):
+        for w, opt in zip(weights, steps):
+            w.grad = (w.detach() * 3 + i).sin()
+            opt.step()
+    assert torch.allclose(*weights, rtol=1e-5 if dtype == torch.float32 else 1e-12)
+    assert Adam()(iter(weights)) and Adam()([nn.Parameter(torch.zeros(1, device='meta'))])
+
+
+def test_a_step_makes_no_gradient_of_the_images_and_none_of_weights_that_are_not_trained():
+    model, seen = make('shlp'), []
+    def look(model, x, y, out): seen.append(x); return ll.Jacobian(n=1)(model, x, y, out)
+    look.needs_x = True
+    trained, left = model.readout.weight, model.hidden.weight
+    x, y = torch.rand(6, 1, 4, 4), torch.arange(6) % 3
+    train_step(model, torch.optim.SGD([trained], lr=.1), x, y, penalties=[look])
+    assert seen[0].requires_grad and seen[0].grad is None and not x.requires_grad and left.grad is None and trained.grad is not None
+
+
 # --- a whole training as one function
 
 @pytest.fixture(scope='module')

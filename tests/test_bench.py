@@ -1,0 +1,215 @@
+"""The benchmark: how times become rows, that every row works and compares what is equal, and what the command says. No test asks how fast anything is."""
+import json
+import math
+import time
+
+import pytest
+import torch
+from locallearning import bench_training, timing
+from locallearning.bench import all_rows, choose_rows, hardware, run_bench
+from locallearning.bench_training import LoopOfVJPs, deviation, operations, penalised, profile_training, spectral_loop, written_out
+from locallearning.core import InputError
+from locallearning.models import SHLP, read
+from locallearning.regularizers import Jacobian, batch_spectrum, covariance, tail_misfit
+from locallearning.timing import Row, alternate, bench_images, bench_json, bench_table, duration, on_sphere, scaled, synthetic_images
+
+from command import in_process
+
+ROWS = all_rows()
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with in_process(monkeypatch, capsys, 'bench') as run: yield run
+
+
+# --- times
+
+def test_ways_take_turns_after_a_round_that_does_not_count(monkeypatch):
+    calls, clock = [], iter([9., 9., 1., 5., 2., 5., 30., 5.])
+    monkeypatch.setattr(timing, 'seconds', lambda run: (run(), next(clock))[1])
+    took = alternate(repeats=3, budget=math.inf, a=lambda: calls.append('a'), b=lambda: calls.append('b'))
+    assert ''.join(calls) == 'abababab' and took == dict(a=2., b=5.)            # medians, without the first round
+
+
+def test_a_way_without_budget_keeps_what_was_measured(monkeypatch):
+    monkeypatch.setattr(timing, 'seconds', lambda run: run())
+    assert alternate(repeats=5, budget=10, quick=lambda: 1., slow=lambda: 60.) == dict(quick=1., slow=60.)
+
+
+def test_seconds_measure_a_call():
+    assert .01 <= timing.seconds(lambda: time.sleep(.01)) < 5
+
+
+@pytest.mark.parametrize('bad', [dict(repeats=0, a=print), dict(repeats=3)])
+def test_nothing_to_time_is_refused(bad):
+    with pytest.raises(InputError, match='alternate'): alternate(**bad)
+
+
+# --- rows
+
+@pytest.mark.parametrize('ours, target, text, reached', [
+    (1.15, dict(floor=1., against='floor', at_most=1.15), 'ours ≤ 1.15 × floor', True),
+    (1.16, dict(floor=1., against='floor', at_most=1.15), 'ours ≤ 1.15 × floor', False),
+    (1., dict(peer=1., against='peer'), 'ours ≤ peer', True),
+    (1., dict(textbook=20., against='textbook', at_most=1/20), 'textbook ≥ 20 × ours', True),
+    (1., dict(textbook=19., against='textbook', at_most=1/20), 'textbook ≥ 20 × ours', False),
+    (.3, dict(floor=.2, against='floor', plus=.02), 'ours ≤ floor + 0.02 s', False),
+    (1., dict(floor=1., against='floor', applies=False), 'ours ≤ floor', None),
+    (1., dict(against='peer'), 'ours ≤ peer', None),
+    (None, dict(floor=1., against='floor'), 'ours ≤ floor', None),
+    (1., dict(floor=1.), '', None)])
+def test_whether_a_target_was_reached_is_computed(ours, target, text, reached):
+    row = Row('row', ours, **target)
+    assert (row.target, row.reached) == (text, reached)
+    assert json.loads(bench_json([row]))['rows'][0]['reached'] is reached
+
+
+def test_ratios_say_how_ours_compares():
+    assert Row('a', 2., textbook=6., peer=4., floor=1.).ratios == {'ours/floor': 2., 'ours/peer': .5, 'textbook/ours': 3.}
+    assert Row('a', None, floor=1.).ratios == {} == Row('a', 1.).ratios
+
+
+def test_json_has_what_a_page_needs():
+    written = json.loads(bench_json([Row('a', 1., floor=2., note='n', more=dict(profile={'x': 1}))], hardware=dict(cpu='c')))
+    assert written == dict(hardware=dict(cpu='c'), rows=[dict(name='a', ours=1., textbook=None, peer=None, floor=2., ratios={'ours/floor': .5}, target='', reached=None, note='n', profile={'x': 1})])
+
+
+@pytest.mark.parametrize('width', [100, 110])
+def test_the_table_fits_the_terminal(width):
+    full = dict(textbook=1234.5, peer=.00123, floor=1e-5)
+    rows = [Row('a row whose name is far too long for its column', 12.34, **full, against='floor', at_most=1.15, note='word '*60), Row('b', None), Row('c', .1, floor=.01, against='floor', plus=.02)]
+    lines = bench_table(rows, width).splitlines()
+    assert max(map(len, lines)) <= width and 'floor + 0.090 s' in '\n'.join(lines)
+    assert len({line.index('–') for line in lines if line.startswith('b ')}) == 1
+
+
+def test_durations_have_units():
+    assert [duration(s) for s in (None, 0., 3e-6, .0456, 7.)] == ['–', '0 µs', '3 µs', '45.6 ms', '7 s']
+
+
+# --- images
+
+def test_synthetic_images_have_the_spectrum_of_photographs_and_equal_seeds_are_equal():
+    x = synthetic_images(2000, 16)
+    assert x.shape == (2000, 3, 16, 16) and 0 <= x.min() and x.max() <= 1
+    assert torch.equal(x[:5], synthetic_images(2000, 16)[:5]) and not torch.equal(x, synthetic_images(2000, 16, seed=1))
+    lam, n = torch.linalg.eigvalsh(x.flatten(1).T.cov()).flip(0)[10:150].log(), torch.arange(10., 150).log()
+    n = n - n.mean()
+    assert 1.2 < -(n @ lam)/(n @ n) < 1.8
+
+
+def test_real_images_are_taken_where_they_are(tmp_path, monkeypatch):
+    import numpy as np
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), np.arange(20) % 2
+    np.savez(tmp_path/'cifar10-9k.npz', x_train=x, y_train=y, x_test=x, y_test=y)
+    monkeypatch.setenv('LOCALLEARNING_DATA', str(tmp_path))
+    images, what = bench_images(50, 8)                          # more than there are: repeated
+    assert images.shape == (50, 3, 8, 8) and what == 'images of cifar10-9k'
+    monkeypatch.setenv('LOCALLEARNING_DATA', str(tmp_path/'empty'))
+    assert bench_images(3, 8)[1] == 'synthetic images'
+
+
+def test_images_on_the_sphere_and_scaled_sizes():
+    assert torch.allclose(on_sphere(synthetic_images(4, 8)).norm(3, dim=1), torch.ones(4))
+    assert [scaled(1000), scaled(1000, .05), scaled(1000, 1e-4), scaled(3, .5)] == [1000, 50, 8, 3]
+
+
+# --- every row
+
+@pytest.mark.parametrize('name', ROWS)
+def test_row_works_at_a_small_scale(name):
+    row = ROWS[name](.02, 'synthetic')
+    written = json.loads(bench_json([row]))['rows'][0]
+    assert list(written)[:9] == ['name', 'ours', 'textbook', 'peer', 'floor', 'ratios', 'target', 'reached', 'note']
+    assert row.name and row.note and (row.ours is None or 0 < row.ours < 60)
+    assert not row.against or getattr(row, row.against) is not None or not row.applies or row.ours is None
+    assert max(map(len, bench_table([row]).splitlines())) <= 110
+
+
+def test_names_of_rows_are_unique():
+    names = [row.name for row in map(lambda f: f(.02, 'synthetic'), [ROWS['jacobian_hidden'], ROWS['jacobian_features'], ROWS['jacobian_logits'], ROWS['jacobian_projections']])]
+    assert len(set(names)) == 4
+
+
+# --- what the rows of training compare
+
+@pytest.mark.parametrize('of', ['hidden', 'features', 'logits'])
+def test_the_textbook_penalty_is_the_definition(of):
+    x = synthetic_images(5, 4).double().requires_grad_()
+    model = SHLP(48, width=7, classes=4).double()
+    loop = LoopOfVJPs(of, outputs=7 if of != 'logits' else 4)(model, x, None, read(model, x))
+    assert torch.isclose(loop, written_out(model, x, of).square().sum((1, 2)).mean())
+    assert torch.isclose(loop, Jacobian(n=None, of=of)(model, x, None, read(model, x)))
+
+
+def test_a_wrong_penalty_deviates(monkeypatch):
+    x = synthetic_images(5, 4)
+    assert deviation(Jacobian(n=2), x, 9) < 1e-5
+    right = Jacobian.forward
+    monkeypatch.setattr(Jacobian, 'forward', lambda self, *a: 1.01*right(self, *a))
+    assert .009 < deviation(Jacobian(n=2), x, 9) < .011 and .009 < deviation(Jacobian(n=None), x, 9) < .011
+
+
+def test_the_spectral_loop_is_the_spectral_penalty():
+    torch.manual_seed(0)
+    h = (torch.randn(200, 30, dtype=torch.float64) / torch.arange(1, 31)).requires_grad_()
+    basis = torch.linalg.eigh(covariance([h])[0]).eigenvectors.flip(1)
+    a, b = spectral_loop(h, basis, 1., 4), tail_misfit(batch_spectrum(h, basis), 1., 4)
+    assert torch.isclose(a, b) and torch.allclose(*(torch.autograd.grad(v, h)[0] for v in (a, b)))
+
+
+def test_a_timed_step_changes_next_to_nothing():
+    step = penalised(synthetic_images(5, 4), 9, Jacobian())
+    model, before = step.args[0], [p.clone() for p in step.args[0].parameters()]
+    for _ in range(20): step()
+    assert all(0 < (p - q).abs().max() < 1e-4 for p, q in zip(model.parameters(), before))
+
+
+def test_shares_of_a_profile_sum_to_one_and_products_are_found():
+    a = torch.randn(300, 300)
+    spent = operations(lambda: [a @ a for _ in range(5)])
+    assert .5*spent['total'] < spent['aten::mm'] <= spent['total']
+    p, sizes = profile_training('fit', .05, 'synthetic')
+    assert math.isclose(p['products'] + p['other'] + p['between'], 1) and p['seconds'] > 0 and '50 synthetic images' in sizes
+    with pytest.raises(InputError, match='choose fit or kh'): profile_training('bp')
+
+
+# --- the command
+
+def test_rows_are_chosen_by_name():
+    assert list(choose_rows()) == list(ROWS) and list(choose_rows(['spectral', 'jacobian-hidden'])) == ['jacobian_hidden', 'spectral']
+    with pytest.raises(InputError, match="did you mean 'spectral'"): choose_rows(['spectrall'])
+
+
+def test_threads_are_those_asked_for_and_restored(monkeypatch):
+    before, seen = torch.get_num_threads(), []
+    monkeypatch.setattr(bench_training, 'spectral_row', lambda scale, data: (seen.append(torch.get_num_threads()), Row('a', 1.))[1])
+    _, about = run_bench(['spectral'], threads=before + 1)
+    assert seen == [before + 1] == [about['threads']] and torch.get_num_threads() == before
+    for bad in (dict(threads=0), dict(scale=0.), dict(scale=1.5)):
+        with pytest.raises(InputError, match=next(iter(bad))): run_bench(['spectral'], **bad)
+
+
+def test_targets_stay_open_at_another_size(monkeypatch):
+    monkeypatch.setattr(bench_training, 'spectral_row', lambda scale, data: Row('a', 1., floor=2., against='floor'))
+    assert [run_bench(['spectral'], scale=s)[0][0].reached for s in (1., .5)] == [True, None]
+
+
+def test_hardware_says_what_ran():
+    about = hardware()
+    assert set(about) == {'cpu', 'cores', 'threads', 'capability', 'system', 'python', 'torch', 'load', 'date'} and about['cpu'] and json.dumps(about)
+
+
+def test_the_command_prints_a_table_and_writes_json(call, tmp_path):
+    code, out, err = call('--only', 'jacobian-features', '--only', 'spectral', '--scale', '.02', '--data', 'synthetic', '--out', tmp_path/'new'/'bench.json')
+    written = json.loads((tmp_path/'new'/'bench.json').read_text())
+    assert code == 0 and [r['name'] for r in written['rows']] == ['Jacobian step, features', 'spectral penalty']
+    assert written['hardware']['cpu'] in out and 'spectral penalty' in out and max(map(len, out.splitlines())) <= 110
+
+
+def test_the_command_names_the_nearest_row(call):
+    code, out, err = call('--only', 'spectrel')
+    assert code == 2 and "no row 'spectrel'; did you mean 'spectral'" in err
