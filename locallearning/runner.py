@@ -23,7 +23,7 @@ from .executors import ended_with,share,sign_of_life,waiting
 from .ledger import copy_report,judge_run,read_manifest,stale_names,timed,unit_rows
 
 # %% ../nbs/21_runner.ipynb #5ee6a80d
-BESIDE = tuple(f'locallearning.{m}' for m in ('claims', 'ledger', 'runner', 'report', 'timing', 'bench_training', 'bench_probes', 'bench', 'cli')) # no notebook needs them
+BESIDE = tuple(f'locallearning.{m}' for m in ('claims', 'ledger', 'runner', 'report', 'report_plots', 'timing', 'bench_training', 'bench_probes', 'bench', 'cli')) # no notebook needs them
 
 # %% ../nbs/21_runner.ipynb #4c63ac0e
 def notebook_key(
@@ -36,7 +36,7 @@ def notebook_key(
     digest = lambda o: hashlib.sha256(json.dumps(o, sort_keys=True).encode()).hexdigest()[:16]
     modules = closure({f'locallearning.{m}' for m in ll._PUBLIC.values()}, BESIDE)
     here = {k: v for k, v in params.items() if k not in ('out', 'folder', 'data_root', 'threads')}
-    about = {k: v for k, v in find_family(path.parent.name, path.parent.parent)[0].about.items() if k not in ('claims', 'departures')}
+    about = {k: v for k, v in find_family(path.parent.name, path.parent.parent)[0].about.items() if k not in ('claims', 'published', 'departures')}
     about['profiles'] = about.get('profiles', {}).get(params.get('profile'))
     return dict(cells=digest(cells), parameters=digest(here), family=digest(about), data=digest(_files(params.get('data', ''))), **{m: h[:16] for m, h in modules.items()})
 
@@ -134,7 +134,7 @@ def _run_one(unit, path, tag):
     if not unit.force and not stale(unit.folder, tag, key, unit.accept_stale): return emit(notebook=tag, seed=unit.seed, state='kept')
     emit(notebook=tag, seed=unit.seed, state='started')
     stamp.unlink(missing_ok=True)
-    about = dict(notebook=path.stem, models=list(unit.models), chosen=unit.config.params.get('models', []))
+    about = dict(notebook=path.stem, models=list(unit.models), chosen=[m for m in find_family(unit.config.family)[0].models if m in unit.config.params.get('models', [])])
     with timed(unit.folder/'times'/f'{tag}.json', **about): run_notebook(path, target, params)
     used = ' '.join(read_manifest(unit.folder, tag, path.stem, about['chosen']).get('stale', []))
     write_atomic(stamp, json.dumps(key | (dict(stale=used) if used else {}), indent=1) + '\n')

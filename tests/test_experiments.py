@@ -11,7 +11,9 @@ import pytest
 import locallearning as ll
 from locallearning.claims import read_claims
 from locallearning.core import complete_recipe, parse_recipe
-from locallearning.families import families, notebook_parameters, parameters, parse_value, resolve
+from locallearning.families import RESERVED, families, notebook_parameters, parameters, parse_value, resolve
+from locallearning.runner import Unit
+from locallearning.runs import gather_measurements
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = families(ROOT/'nbs'/'experiments')
@@ -127,3 +129,25 @@ def test_claims_can_be_judged(family):
     assert len(claims) >= (30 if family.name == 'hebbian' else 0)
     named = {m for c in claims for m in c.models if not c.setting}
     assert all(c.statement and c.source for c in claims) and named
+
+
+# --- large profiles
+
+LARGE = [('paper', ['kh', 'specreg']), ('gpu-short', ['bp'])]
+
+
+@pytest.mark.parametrize('profile, models', LARGE, ids=[p for p, _ in LARGE])
+def test_large_profiles_run_at_the_sizes_of_smoke(profile, models, tmp_path):
+    "The code path of the profiles that need a GPU, on whatever device there is; only the sizes are others."
+    family = FAMILIES['hebbian']
+    sizes = {k: p.default for k, p in parameters(family).items() if k not in {*RESERVED, 'models'}}
+    config = resolve(family, [], profile, sets=sizes | dict(models=models))
+    assert {'data', 'width', 'epochs'} <= {*config.overrides, 'data'}
+    unit = Unit(config, 0, (), str(tmp_path))
+    for path in family.notebooks.values():
+        scope = {'__name__': '__main__'} | unit.params(path)
+        for cell in cells(path):
+            if 'parameters' not in cell['metadata'].get('tags', []): exec(compile(''.join(cell['source']), path.name, 'exec'), scope)
+    found = gather_measurements([unit.folder])
+    assert set(found.model) >= set(models) and {'classifier', 'critical_norm', 'worst_case', 'spectrum', 'landscape'} <= set(found.probe)
+    assert json.loads((unit.folder/f'manifest-02_classifiers-{"-".join(config.params["models"])}.json').read_text())['parameters']['profile'] == profile
