@@ -81,13 +81,13 @@ def aim(
     brief:bool=False,     # let images leave the attack once they are broken: norms and margins are then those of an early point
 )->Target:
     "Prepare an attack on the images that the model gets right."
-    device, weapon = device_of(model), until_broken(attack) if brief else attack
+    device, name, weapon = device_of(model), describe(attack), until_broken(attack) if brief else attack
     rows = correct_rows(model, split, batch_size)
     good = split[rows].to(device)
     good = Split(good.x, good.y, good.bounds, good.space, good.index)
     rays = _directions(model, good, attack, batch_size, seed) if getattr(attack, 'ray', False) else None
     def fire(where, eps, key):
-        generator, parts = stream(seed, 'attack', describe(attack), *key, device=str(device)), _blocks(where, batch_size)
+        generator, parts = stream(seed, 'attack', name, *key, device=str(device)), _blocks(where, batch_size)
         shots = [_shoot(model, good[i], weapon, e, norm, None if rays is None else rays[i], generator)
                  for i, e in zip(parts, eps.split(batch_size))]
         return tuple(map(torch.cat, zip(*shots)))

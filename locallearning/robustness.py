@@ -87,7 +87,7 @@ def fixed_ladder(
     images:Split, # (M) images
 )->Ladder: # the same for all images
     "Try the radii of a grid."
-    grid = torch.as_tensor(check_grid(grid), dtype=torch.float64, device=images.y.device)
+    grid = torch.as_tensor(check_grid(grid), dtype=torch.float64, device=images.y.device).contiguous()
     return Ladder(len(grid), grid[-1].expand(len(images)), lambda i, k: grid[k.clamp(0, len(grid) - 1)],
                   lambda i, e: torch.searchsorted(grid, e))
 
