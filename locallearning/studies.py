@@ -38,8 +38,8 @@ def spectrum_study(
     seed:int=0,         # of the noise, of 'init' and of the resamples
     device:str='cpu',   # where to compute
 )->dict: # input → spectra by size, samples, and the fit of the largest
-    "Spectra of a layer for growing numbers of units, on images and on noise, each with the power law of the whole layer."
-    inputs = dict(images=(data.test, window), noise=(gaussian_noise(noise_images, data.shape, seed), noise_window))
+    "Spectra of a layer for growing numbers of units, on test images, on noise and on training images, each with the power law of the whole layer."
+    inputs = dict(images=(data.test, window), noise=(gaussian_noise(noise_images, data.shape, seed), noise_window), training=(data.train, window))
     net = _layer(model, data, width, seed, device)
     return {name: _sweep(net, split, layer, sizes, w, resamples, stream(seed, 'resamples', name)) for name, (split, w) in inputs.items()}
 
