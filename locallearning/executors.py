@@ -6,7 +6,7 @@
 __all__ = ['sign_of_life', 'ended_with', 'end_process', 'waiting', 'worded', 'connect', 'share']
 
 # %% ../nbs/20a_executors.ipynb #50c49e29
-import re,socket,subprocess,threading
+import logging,re,socket,subprocess,threading
 from concurrent.futures import CancelledError,Executor,ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +57,8 @@ def waiting(
     check(jobs >= 1, f'--jobs {jobs}: a number ≥ 1 is needed')
     check(jobs == 1 or not scheduler, f'--jobs {jobs} and --scheduler {scheduler}: give one of them; a worker waits for as many units as it has threads')
     if scheduler:
-        with connect(scheduler) as client, worded(scheduler): yield client.get_executor()
+        client = connect(scheduler)
+        with worded(scheduler), client: yield client.get_executor()
     else:
         with ThreadPoolExecutor(jobs) as pool: yield pool
 
@@ -66,12 +67,16 @@ def waiting(
 def worded(
     address:str, # of the scheduler
 ):
-    "Inside, the loss of workers or of the scheduler is a `RuntimeError` of one line."
+    "Inside, the loss of workers or of the scheduler is a `RuntimeError` of one line, and Dask says nothing itself."
     from distributed import KilledWorker
+    log = logging.getLogger('distributed.client')
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try: yield
     except KilledWorker as e:
         raise RuntimeError(f'workers died while they waited for a unit ({e.allowed_failures + 1}, the last at {e.last_worker.address}); see why in its log, and run the same command again to go on') from None
     except CancelledError: raise RuntimeError(f'the scheduler at {address} is gone; start it and its workers, and run the same command again to go on') from None
+    finally: log.setLevel(level)
 
 # %% ../nbs/20a_executors.ipynb #9040ee30
 def connect(
