@@ -7,7 +7,7 @@ __all__ = ['parse_epochs', 'shown', 'train', 'train_here', 'carry_out', 'my_plac
            'summary', 'round_off']
 
 # %% ../nbs/23a_cli_train.ipynb #111c084b
-import os,shlex,textwrap
+import os,shlex,signal,textwrap
 from functools import partial
 from pathlib import Path
 from typing import Annotated,Optional
@@ -117,7 +117,9 @@ def train_together(
     from locallearning.processes import Lost,joined
     me = my_place()[0]
     try:
-        with joined(): begin() if me == 0 else help_training()
+        with joined():
+            try: begin() if me == 0 else help_training()
+            except (Lost, SystemExit): signal.signal(signal.SIGTERM, signal.SIG_IGN); raise
     except Lost as e:
         if me and (e.epoch < 0 or e.first != me): raise SystemExit(1) from None
         raise RuntimeError(f'{e}; run the same line with --resume to go on' + f' from epoch {e.epoch}'*(e.epoch >= 0)) from e

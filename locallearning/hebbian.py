@@ -306,6 +306,7 @@ def train_layer(
     state, path = dict(layer=layer, norms=norms), f'{folder}/state.safetensors' if folder else None
     ranking = shared(ranking_for(layer, split, batch_size))
     for epoch in in_step(each_epoch(epochs, state, path, every, 'training the KH layer'), state):
-        with during(epoch): _epoch(layer, split, lr*(1 - epoch/epochs), batch_size, mode, stream(seed, 'kh-shuffle', epoch), ranking)
-        norms.note(epoch, layer.weight, p)
+        with during(epoch):
+            _epoch(layer, split, lr*(1 - epoch/epochs), batch_size, mode, stream(seed, 'kh-shuffle', epoch), ranking)
+            norms.note(epoch, layer.weight, p)
     return layer_result(layer, norms, split)

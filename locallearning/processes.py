@@ -6,7 +6,7 @@
 __all__ = ['joined', 'rank', 'size', 'Lost', 'during', 'spread', 'called', 'in_step', 'SharedRanking', 'shared']
 
 # %% ../nbs/04b_processes.ipynb #edfd7a4e
-import json,os,socket,zlib
+import json,os,socket,time,zlib
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Iterable,Iterator
@@ -67,9 +67,10 @@ def _missing(peers):
         except psutil.NoSuchProcess: return True
     return [i for i, (host, pid) in enumerate(peers) if host == here and gone(pid)]
 
-# %% ../nbs/04b_processes.ipynb #1db51c93
-def _named(e, peers):
-    who = _missing(peers)
+# %% ../nbs/04b_processes.ipynb #1379e8b5
+def _named(e, peers, patience=2.):
+    end = time.monotonic() + patience
+    while not (who := _missing(peers)) and time.monotonic() < end: time.sleep(.02)
     lost = Lost(f'process{"es"*(len(who) > 1)} {", ".join(map(str, who))} of {len(peers)} {"are" if len(who) > 1 else "is"} gone' if who else str(e))
     lost.epoch, lost.first = getattr(e, 'epoch', -1), next(i for i in range(len(peers)) if i not in who)
     return lost
@@ -117,14 +118,14 @@ def in_step(
 )->Iterator[int]: # the same epochs in all processes
     "Go through the epochs of a training together."
     if size() == 1: yield from epochs; return
-    todo = iter(epochs) if rank() == 0 else None
+    todo, epoch = iter(epochs) if rank() == 0 else None, -1
     while True:
-        now = torch.tensor(next(todo, -1) if rank() == 0 else 0)
+        with during(epoch): now = torch.tensor(next(todo, -1) if rank() == 0 else 0)
         with during(int(now)), _wire():
             dist.broadcast(now, 0)
             for t in (t for o in state.values() for t in o.state_dict().values()): dist.broadcast(t, 0)
-        if now < 0: return
-        yield int(now)
+        if (epoch := int(now)) < 0: return
+        yield epoch
 
 # %% ../nbs/04b_processes.ipynb #0e2ae168
 class SharedRanking(Ranking):

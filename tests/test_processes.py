@@ -145,7 +145,7 @@ def test_a_process_that_is_killed_costs_an_epoch(torchrun, tmp_path):
     found = re.search(r'^failed: process 1 of 2 is gone; run the same line with --resume to go on from epoch (\d+)$', err, re.M)
     assert found and 0 < int(found[1]) < 150, err
     state, = tmp_path.glob('two/artefacts/kh_layer-*.part/state.safetensors')
-    assert load_tree(state)['done'] == int(found[1])
+    assert load_tree(state)['done'] - int(found[1]) in (0, 1), 'one more if it was about to be saved'
 
     code, out, err = finish(torchrun('--resume'))
     assert code == 0, err
