@@ -172,7 +172,7 @@ def steepest(
 )->Tensor: # B×…, length 1, or 0 where the gradient is 0
     "Find the unit step that raises the function most; entries that are not finite count as 0."
     p, g, tiny = norm_order(norm), g.nan_to_num(0, 0, 0), torch.finfo(g.dtype).tiny
-    if p == math.inf: return g.sign()
+    if p == math.inf: return g.sign_()
     g = g / per_image(lengths(g), g).clamp_min(tiny)
     d = g.sign() * (g.abs()**(1/(p - 1)) if p > 1 else (g.abs() >= 1).to(g))
     return d / per_image(lengths(d, p), d).clamp_min(tiny)
@@ -251,7 +251,7 @@ def maximise(
     for t in range(1, steps + 1):
         value, won, g = climb(fn, z)
         if keep == 'best': best = _better(best, (z, value, won))
-        z = _inside(z + step * steepest(g, norm), within, norm)
+        z = _inside(steepest(g, norm).mul_(step).add_(z), within, norm)
         if not early_exit or t % early_exit or t == steps: continue
         out[at], rest = best[0], (~best[2]).nonzero()[:, 0]
         if not len(rest): return out
