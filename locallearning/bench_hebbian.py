@@ -101,7 +101,7 @@ def _copy(ranking):
 # %% ../nbs/22d_bench_hebbian.ipynb #561058bd
 def seeds_row(
     scale:float=1.,     # of all sizes
-    data:str|None=None, # images, see `hebbian_inputs`
+    data:str|None=None, # not used
     layers:int=8,       # trained at once
 )->Row:
     "A step of several small layers at once; `textbook` is a step of each, one after the other."
