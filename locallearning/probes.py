@@ -260,13 +260,19 @@ class Landscape(NamedTuple):
     plane:Plane  # where
 
 # %% ../nbs/09_probes.ipynb #10c3dc0c
+def _blocks(t):
+    "Rows of a matrix, as many at a time as the device does best."
+    return t.split(max(1, 2**15 // t.shape[1]) if t.device.type == 'cpu' else len(t))
+
+# %% ../nbs/09_probes.ipynb #b4f90aeb
 def _affine(model, plane):
     "h₀, h_u, h_v and ‖w‖² of each unit, all float64."
     with evaluating(model), torch.no_grad(): h0 = read(model, _like(model, plane.x0[None])).hidden[0].double()
-    uv = torch.stack([_like(model, t).flatten().double() for t in (plane.u, plane.v)], 1)
-    parts = [(w @ uv, w.square().sum(1)) for w in (w.double() for w in model.effective_weight().detach().split(128))]
-    moves, squares = map(torch.cat, zip(*parts))
-    return h0, *moves.T, squares
+    u, v = (_like(model, t).flatten().double() for t in (plane.u, plane.v))
+    blocks = _blocks(model.effective_weight().detach())
+    room = torch.empty_like(blocks[0], dtype=torch.double)
+    wide = (room[:len(w)].copy_(w) for w in blocks)
+    return h0, *map(torch.cat, zip(*[(w @ u, w @ v, torch.linalg.vector_norm(w, dim=1).square()) for w in wide]))
 
 # %% ../nbs/09_probes.ipynb #0f014653
 def _power(r, k):
@@ -291,8 +297,8 @@ def _affine_norms(model, plane):
     top = (h0.abs() + plane.extent*(hu.abs() + hv.abs())).amax().clamp_min(torch.finfo(h0.dtype).tiny)
     dtype = torch.promote_types(model.effective_weight().dtype, torch.float32)
     row, hv, weights = (t.to(dtype) for t in ((h0 + e*hu) / top, hv / top, squares))
-    block = torch.empty_like(row)
-    sums = torch.stack([_gates(torch.add(row, hv, alpha=z, out=block), phi.n) @ weights for z in plane.steps.tolist()])
+    blocks = [(h, torch.empty_like(h)) for h in _blocks(row)]
+    sums = torch.stack([torch.cat([_gates(torch.add(h, hv, alpha=z, out=room), phi.n) @ weights for h, room in blocks]) for z in plane.steps.tolist()])
     return sums.double().sqrt() * phi.n * top**(phi.n - 1)
 
 # %% ../nbs/09_probes.ipynb #62cd35c4
