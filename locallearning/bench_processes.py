@@ -137,13 +137,13 @@ def processes_row(
     return Row('KH step, 2 processes', t['winners'], t['increments'], note=note, more=t)
 
 # %% ../nbs/22e_bench_processes.ipynb #5636db9a
-SIZES = dict(digits=dict(data='mnist5k', side=28, width=100, batch=100, steps=50), middle=dict(width=1000, batch=100, steps=5), paper=dict(steps=1))
+SIZES = dict(digits=dict(data='mnist5k', side=28, width=100, batch=100, steps=10), middle=dict(width=1000, batch=100, steps=1), paper=dict(steps=1))
 
 # %% ../nbs/22e_bench_processes.ipynb #a5133771
 def write_comparison(
     path:str|Path,  # JSON file, such as 'reports/bench/processes.json'
     scale:float=1., # of all sizes
-    rounds:int=40,  # how often
+    rounds:int=80,  # how often
 )->Path: # `path`
     "Compare at all sizes, and write down the hardware with it."
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
