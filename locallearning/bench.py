@@ -142,6 +142,7 @@ def read_bench(
     folder:str|Path, # of JSON files, one a machine
 )->Bench:
     "Read benchmarks; raises `InputError` where there are none."
-    paths = sorted(Path(folder).glob('*.json'))
-    check(paths, f'{folder} holds no benchmark; `locallearning bench --out FILE` makes one')
-    return Bench({p.stem: json.loads(p.read_text(encoding='utf-8')) for p in paths})
+    files = {p.stem: json.loads(p.read_text(encoding='utf-8')) for p in sorted(Path(folder).glob('*.json'))}
+    files = {name: f for name, f in files.items() if 'rows' in f}
+    check(files, f'{folder} holds no benchmark; `locallearning bench --out FILE` makes one')
+    return Bench(files)
