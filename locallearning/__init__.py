@@ -16,6 +16,7 @@ _MODULES = dict(
     models='read Out Normalize LpUnit prepend parametrize SHLP MLP Power feature_jacobian_norm',
     training='fit train_step train_model epochs CrossEntropy MultiMargin Adam SGD Steps HoldDecay History accuracy',
     ranking='ranked Ranking CertifiedRanking',
+    processes='joined shared SharedRanking',
     hebbian='effective_weight kh_increment kh_step kh_step_ kh_sequential KHLayer train_layer convergence',
     kh_model='prune prototypes KHModel',
     kh_seeds='train_layers kh_steps_',

@@ -57,8 +57,8 @@ def _installed(top):
     return top in sys.stdlib_module_names or (path := _found(top)) is None or bool({'site-packages', 'dist-packages'} & {*path.parts})
 
 # %% ../nbs/00b_runs.ipynb #907f27dd
-HARMLESS = tuple(f'locallearning.{m}' for m in ('style', 'plots', 'pictures', 'claims', 'families', 'session', 'presets', 'runner', 'ledger', 'report', 'timing',
-                                                 'bench_training', 'bench_probes', 'bench', 'cli', 'cli_train', 'cli_examine'))
+HARMLESS = tuple(f'locallearning.{m}' for m in ('style', 'plots', 'pictures', 'claims', 'families', 'session', 'presets', 'runner', 'ledger', 'report', 'report_page', 'report_plots', 'timing',
+                                                 'bench_hebbian', 'bench_training', 'bench_probes', 'bench_processes', 'bench', 'cli', 'cli_train', 'cli_examine'))
 
 # %% ../nbs/00b_runs.ipynb #a7bf7432
 def closure(
