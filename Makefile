@@ -12,7 +12,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) i
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv reproduce bench test nbdev_export nbdev_clean nbdev_test pytest notebook docs readme constraints clean
+.PHONY: help venv reproduce bench test nbdev_export nbdev_clean nbdev_test pytest notebook docs report readme constraints clean
 
 help:
 	@echo 'make reproduce    install, then run the Hebbian experiments and draw every figure'
@@ -20,6 +20,7 @@ help:
 	@echo 'make test         nbdev_export, nbdev_clean, nbdev_test and pytest; each is also a target of its own'
 	@echo 'make notebook     open Jupyter on the notebooks'
 	@echo 'make docs         build the site (needs Quarto for the last step)'
+	@echo 'make report       make the page of the reproduction report from the tables in reports/'
 	@echo 'make readme       write README.md from nbs/index.ipynb'
 	@echo 'make constraints  write the installed set to constraints.txt'
 	@echo 'make clean        remove builds and caches; .venv and runs stay'
@@ -61,6 +62,9 @@ notebook: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python tools/docs.py
+
+report: $(STAMP)
+	$(BIN)/python tools/report.py
 
 readme: $(STAMP)
 	$(BIN)/python tools/readme.py
