@@ -244,7 +244,7 @@ def ranking_for(
 )->Ranking: # `CertifiedRanking` for large products in float32 on the CPU
     "Choose how the winners are found."
     eff = layer.effective_weight()
-    if not eff.is_cpu or eff.dtype != torch.float32 or batch_size*eff.numel() < 3e8: return Ranking(eff)
+    if not eff.is_cpu or eff.dtype != torch.float32 or batch_size*eff.numel() < 1e9: return Ranking(eff)
     mean = split[:1000].x.flatten(1).mean(0)
     return CertifiedRanking(eff, mean.to(eff), most=max(16, 4*layer.k))
 

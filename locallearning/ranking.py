@@ -134,9 +134,10 @@ def _csr(stops, units, shape, like):
 # %% ../nbs/04a_ranking.ipynb #fb5658c1
 @patch
 def _single(self:CertifiedRanking, v, k):
-    high, unit = (v @ self.eff.T).topk(min(k + 6, len(self.eff)), 1)
-    width = 4.004*_gamma(v.shape[1])*self.whole.max()*v.norm(dim=1, keepdim=True) + _TINY
-    chosen, (unit, order) = high >= high[:, k-1:k] - width, unit.sort(1)
+    rate = 2.002*_gamma(v.shape[1])*v.norm(dim=1)
+    high, unit = (v @ self.eff.T).addr_(rate, self.whole).topk(min(k + 6, len(self.eff)), 1)
+    reach = (high - 2*rate[:, None]*self.whole[unit] - _TINY).topk(k, 1).values[:, -1:]
+    chosen, (unit, order) = high >= reach, unit.sort(1)
     return Candidates(unit, chosen.gather(1, order), ~chosen[:, -1] | (unit.shape[1] == len(self.eff)))
 
 # %% ../nbs/04a_ranking.ipynb #0b792205

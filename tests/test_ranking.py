@@ -132,6 +132,13 @@ def test_a_training_is_the_same_whichever_way_the_winners_are_found():
 def test_sizes_alone_decide_which_ranking_learns():
     split = Split(images(8, 3072).view(8, 3, 32, 32), torch.zeros(8, dtype=torch.long))
     assert type(ranking_for(KHLayer(3072, 100), split, 100)) is Ranking
-    assert type(ranking_for(KHLayer(3072, 1000), split, 100)) is CertifiedRanking
-    assert type(ranking_for(KHLayer(3072, 1000).double(), split, 100)) is Ranking
-    assert ranking_for(KHLayer(3072, 1000, k=9), split, 100).most == 36
+    assert type(ranking_for(KHLayer(3072, 1000), split, 1000)) is CertifiedRanking
+    assert type(ranking_for(KHLayer(3072, 1000).double(), split, 1000)) is Ranking
+    assert ranking_for(KHLayer(3072, 1000, k=9), split, 1000).most == 36
+
+
+def test_a_few_large_units_do_not_open_every_row(monkeypatch):
+    S, V = weights('prototypes', 300, 300), images(50, 300)
+    S[::30] = 100*torch.randn(10, 300, generator=stream(0, 'large'))/300
+    monkeypatch.setattr(CertifiedRanking, '_all', None)
+    for a, b in zip(certified(S, V, rest=math.inf).top(V, 2), in_full(S, V, 2)): assert torch.equal(a, b)
