@@ -117,6 +117,7 @@ def prune(
     if len(inside) < 2: return Pruned(weight.clone(), torch.ones(len(x), dtype=torch.bool), None, None)
     mixture = [m for m in fit_mixtures(inside, seed=seed) if m.accepted][-1]
     cut = noise_cut(mixture, gap, top_weight)
+    if cut is None and 0 < (x >= centre + window[1]).mean() <= top_weight: cut = centre + window[1]
     mask = torch.from_numpy(x < (math.inf if cut is None else cut))
     return Pruned(weight*mask[:, None].to(weight), mask, cut, mixture)
 

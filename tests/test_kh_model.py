@@ -50,6 +50,14 @@ def test_pruning_the_layer_of_that_histogram():
     assert out.variance == pytest.approx(np.exp(out.cut))
 
 
+@pytest.mark.parametrize('wild, cut', [(8, True), (150, True), (800, False)])
+def test_units_that_never_moved_are_cut_where_no_component_stands_apart(wild, cut):  # eight of a thousand made features of 10^11
+    x = np.random.default_rng(0).normal(-7.1 + shift, .25, 1000)
+    x[:wild] = 0
+    out = prune(layer_of(x))
+    assert out.mask.tolist() == [not cut]*wild + [True]*(1000 - wild) and (out.cut is not None) == cut
+
+
 @pytest.mark.parametrize('seed', range(3))
 def test_one_kind_of_units_is_not_pruned(seed):  # defect 18: the released code deletes 1883 of 2000 units of such a layer
     x = np.random.default_rng(seed).normal(-7.1 + shift, .25, 2000)
