@@ -133,12 +133,12 @@ def test_claims_can_be_judged(family):
 
 # --- large profiles
 
-LARGE = [('paper', ['kh', 'specreg']), ('gpu-short', ['bp'])]
+LARGE = [('paper', ['kh', 'specreg']), ('gpu-short', ['l2']), ('cpu', ['jreg_meant'])] # some alone, as units are: not every figure has room for each
 
 
 @pytest.mark.parametrize('profile, models', LARGE, ids=[p for p, _ in LARGE])
 def test_large_profiles_run_at_the_sizes_of_smoke(profile, models, tmp_path):
-    "The code path of the profiles that need a GPU, on whatever device there is; only the sizes are others."
+    "The code path of the large profiles, on whatever device there is; only the sizes are others."
     family = FAMILIES['hebbian']
     sizes = {k: p.default for k, p in parameters(family).items() if k not in {*RESERVED, 'models'}}
     config = resolve(family, [], profile, sets=sizes | dict(models=models))
