@@ -96,7 +96,7 @@ def verdicts_of(
     "Judge without writing."
     family, folder = find_family(config.family)[0], Path(out)/config.folder
     if not family.about.get('claims'): return None
-    tables = [gather_measurements([folder/f'seed{s}' for s in config.seeds], kind) for kind in ('measurements', 'images')]
+    tables = [gather_measurements([folder/f'seed{s}' for s in config.seeds], kind).drop_duplicates(ignore_index=True) for kind in ('measurements', 'images')]
     return judge(read_claims(family.about), *tables, profile=config.profile, data=slug(config.params['data']), changed=tuple(config.overrides))
 
 # %% ../nbs/20b_ledger.ipynb #95735cb9
@@ -114,7 +114,7 @@ def copy_report(
     write_atomic(target/'config.json', replace(_without_paths(whole), stale=stale_names(rows)).to_json())
     write_atomic(target/'hardware.json', json.dumps(machines, indent=1) + '\n')
     _write_table(target/'units.csv', rows, UNITS)
-    changed = [_write_table(target/f'seed{s}-measurements.csv', table) for s in seeds if len(table := gather_measurements([folder/f'seed{s}']))]
+    changed = [_write_table(target/f'seed{s}-measurements.csv', table) for s in seeds if len(table := gather_measurements([folder/f'seed{s}']).drop_duplicates())]
     if last or any(changed): _write_claims(whole, folder, target)
     return target
 

@@ -63,7 +63,7 @@ def _table(path, types={}): return read_table(path, types) if path.exists() else
 def _measurements(folder):
     columns = ['model', 'probe', 'quantity', 'setting', 'space', 'seed', 'value', 'flags']
     tables = [read_table(p, dict(seed='int64', value='float64')) for p in sorted(folder.glob('seed*-measurements.csv'))]
-    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    rows = pd.concat(tables, ignore_index=True).drop_duplicates(ignore_index=True) if tables else pd.DataFrame(columns=columns)
     return rows.assign(keys=[dict(part.split('=', 1) for part in s.split(';') if part) for s in rows.setting])
 
 # %% ../nbs/22_report.ipynb #32dee0c4

@@ -152,13 +152,14 @@ def test_a_report_gains_the_tables_of_a_unit_when_it_ends(copied, tmp_path, monk
     def unit(unit, events):
         seen.append(tables())
         if unit.seed == 1: return 1, 'no'
-        write_atomic(unit.folder/'results'/'measurements-01_toy.csv', ','.join(COLUMNS) + '\nlast,toy,training,accuracy,,pixel,0,0.5,,\n')
+        for part in ('last', 'first'): write_atomic(unit.folder/'results'/f'measurements-01_toy-{part}.csv', ','.join(COLUMNS) + '\nlast,toy,training,accuracy,,pixel,0,0.5,,\n')
         with timed(unit.folder/'times'/'01_toy.json', notebook='01_toy', models=[]): pass
         write_atomic(unit.folder/'notebooks'/'01_toy.json', '{}')
         return 0, ''
     monkeypatch.setattr(runner, 'run_unit_process', unit)
     with pytest.raises(RuntimeError, match='exit code 1'): runner.reproduce('toy', seeds=[0, 1], out=str(tmp_path/'out'), report=str(tmp_path/'report'), device='cpu')
     assert seen == [['config.json', 'hardware.json', 'units.csv'], seen[1]] and tables() == ['claims.csv', 'config.json', 'hardware.json', 'seed0-measurements.csv', 'units.csv']
+    assert len(pd.read_csv(tmp_path/'report'/FOLDER/'seed0-measurements.csv')) == 1, 'what two units measured alike counts once'
     claims = pd.read_csv(tmp_path/'report'/FOLDER/'claims.csv').set_index('id')
     assert claims.verdict['toy.learns'] == 'not run' and claims.verdict['toy.accuracy'] == 'fails'
     assert pd.read_csv(tmp_path/'report'/FOLDER/'units.csv').seed.tolist() == [0]
