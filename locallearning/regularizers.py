@@ -9,6 +9,7 @@ __all__ = ['Lp', 'unit_vectors', 'jacobian_sq_norm', 'gated_sq_norm', 'closed_fo
 # %% ../nbs/06_regularizers.ipynb #17fa0bae
 import math
 from typing import Iterable
+import scipy.linalg
 import torch
 from torch import nn,Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -221,6 +222,11 @@ class Spectral(Piece, nn.Module):
         self.register_buffer('basis', None, persistent=False)
 
 # %% ../nbs/06_regularizers.ipynb #3840ed2c
+def _eigenvectors(cov):
+    try: return torch.linalg.eigh(cov).eigenvectors
+    except torch.linalg.LinAlgError: return torch.from_numpy(scipy.linalg.eigh(cov.cpu().numpy(), driver='evr')[1]).to(cov)
+
+# %% ../nbs/06_regularizers.ipynb #189bdbf8
 @patch
 def refresh(self:Spectral,
     model:nn.Module, # left in its mode
@@ -233,7 +239,7 @@ def refresh(self:Spectral,
         cov, _ = covariance(chunks)
     check(cov.isfinite().all(), f'{self!r}: the {self.of} of the {type(model).__name__} are not finite; lower learning rate or strength')
     like = next(model.parameters())
-    self.basis = torch.linalg.eigh(cov).eigenvectors.flip(1).to(like.device, like.dtype)
+    self.basis = _eigenvectors(cov).flip(1).to(like.device, like.dtype)
 
 # %% ../nbs/06_regularizers.ipynb #a8354cfe
 @patch
