@@ -115,17 +115,21 @@ def machines(self:Bench):
 # %% ../nbs/23_bench.ipynb #0d02db75
 @patch
 def table(self:Bench,
-    *names:str, # parts of names of rows; none: all, without what was timed
+    *names:str, # of rows, or parts of names; none: all, without what was timed
 ):
-    "Ratios and targets of some rows, with what was compared."
+    "Ratios and targets of some rows, with what was compared; raises `InputError` where there is no such row."
     from locallearning.report import table
     note = lambda r: {'what was timed': r['note']} if names else {}
-    return table(self._rows(lambda r: 'profile' not in r and (not names or any(n in r['name'] for n in names)), lambda r: _ratios(r) | note(r)))
+    known = {r['name'] for f in self.files.values() for r in f['rows'] if 'profile' not in r}
+    wanted = {r for n in names for r in ([n] if n in known else [k for k in known if n in k])} if names else known
+    check(wanted, f'no row is called {names}; there are {sorted(known)}')
+    return table(self._rows(lambda r: r['name'] in wanted, lambda r: _ratios(r) | note(r)))
 
 # %% ../nbs/23_bench.ipynb #a33f4683
 def _ratios(r):
     from locallearning.timing import duration
-    measured = {k: f'{r["ratios"][k]:.3g} ×' if k in r['ratios'] else '' for k in ('ours/floor', 'ours/peer', 'textbook/ours')}
+    short = lambda v: f'{v:.3g} ×' if v < 1000 else f'{v:,.0f} ×'
+    measured = {k: short(r['ratios'][k]) if k in r['ratios'] else '' for k in ('ours/floor', 'ours/peer', 'textbook/ours')}
     return dict(row=r['name'], ours=duration(r['ours'])) | measured | dict(target=r['target'], reached={True: 'yes', False: 'no', None: '–'}[r['reached']])
 
 # %% ../nbs/23_bench.ipynb #3137433a
@@ -139,10 +143,10 @@ def profiles(self:Bench):
 
 # %% ../nbs/23_bench.ipynb #602bedb5
 def read_bench(
-    folder:str|Path, # of JSON files, one a machine
+    folder:str|Path, # of JSON files, one a machine; others are left out
 )->Bench:
     "Read benchmarks; raises `InputError` where there are none."
     files = {p.stem: json.loads(p.read_text(encoding='utf-8')) for p in sorted(Path(folder).glob('*.json'))}
-    files = {name: f for name, f in files.items() if 'rows' in f}
+    files = {name: f for name, f in files.items() if isinstance(f.get('rows'), list)}
     check(files, f'{folder} holds no benchmark; `locallearning bench --out FILE` makes one')
     return Bench(files)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ATTACKS', 'EXPONENTS', 'COMPARE', 'FOUND', 'Report', 'read_report', 'read_reports', 'values', 'over_seeds',
            'published', 'labels', 'colors', 'sides', 'draw_curves', 'draw_training', 'draw_critical', 'draw_beside',
-           'draw_spectra', 'draw_worst', 'Page', 'table', 'number', 'run_table', 'times_table', 'claims_page',
-           'Departure', 'read_departures', 'judge_departure', 'departures_table', 'departures_page']
+           'draw_spectra', 'draw_worst', 'Page', 'table', 'number', 'run_table', 'settings_table', 'times_table',
+           'claims_page', 'Departure', 'read_departures', 'judge_departure', 'departures_table', 'departures_page']
 
 # %% ../nbs/22_report.ipynb #5e86b399
 import json,math,re
@@ -166,13 +166,20 @@ def draw_curves(
     grid = {}
     for a in attacks:
         found = values(report, 'accuracy_curve', 'relative_accuracy', dict(attack=a), 'eps')
-        grid[ATTACKS[a]] = {side: _curves(report, found, models) for side, models in sides(report).items()}
+        grid[ATTACKS[a]] = _panels(report, found)
     return plot_bands(grid, colors(report), f'eps ({_space(report)})', 'relative accuracy')
 
 # %% ../nbs/22_report.ipynb #8bfc3015
 def _curves(report, found, models):
     here = [m for m in models if m in found.index.get_level_values(0)]
     return {label: (found.loc[m].index.to_numpy(), over_seeds(found.loc[m])) for m, label in labels(report, here).items()}
+
+# %% ../nbs/22_report.ipynb #6e1de36b
+def _panels(report, found):
+    "The curves of both sides; a side that would only repeat the first has none."
+    drawn = {side: _curves(report, found, models) for side, models in sides(report).items()}
+    first, *_ = drawn.values()
+    return {side: curves if curves is first or curves.keys() - first.keys() else {} for side, curves in drawn.items()}
 
 # %% ../nbs/22_report.ipynb #dbccf135
 def _space(report):
@@ -187,7 +194,7 @@ def draw_training(
     "Test accuracy over the epochs, as published and as meant side by side."
     found = values(report, 'classifier', 'epoch_accuracy', {}, 'epoch')
     span = found.mean(axis=1).min() - .05, found.mean(axis=1).max() + .05
-    return plot_bands({'': {side: _curves(report, found, models) for side, models in sides(report).items()}}, colors(report), 'epoch', 'test accuracy', ylim=span)
+    return plot_bands({'': _panels(report, found)}, colors(report), 'epoch', 'test accuracy', ylim=span)
 
 # %% ../nbs/22_report.ipynb #e51a6fad
 def draw_critical(
@@ -228,7 +235,7 @@ def draw_beside(
     return plot_beside(shown, colors(report), ylabel, log, ylim)
 
 # %% ../nbs/22_report.ipynb #cf49c6e5
-EXPONENTS = {'images': dict(input='images'), 'noise': dict(input='noise'), 'images, float32': dict(input='images', precision='float32')}
+EXPONENTS = {'images': dict(input='images'), 'training images': dict(input='training'), 'noise': dict(input='noise'), 'images, float32': dict(input='images', precision='float32')}
 
 # %% ../nbs/22_report.ipynb #73a1e4e6
 def draw_spectra(
@@ -291,6 +298,8 @@ def run_table(
                  changed=', '.join(f'{k}={v}' for k, v in config['overrides'].items()) or 'nothing')
     for i, m in enumerate(report.hardware): facts[f'machine {i + 1}'] = _machine(m)
     if len(done): facts |= {'threads per unit': ', '.join(f'{t:g}' for t in sorted(set(done.threads))), 'code': _code(done)}
+    off = values(report, 'convergence', 'fraction_off', {})
+    for m, label in labels(report, off.index).items(): facts[f'{label}: units on the sphere'] = ', '.join(f'{1 - share:.1%}' for share in off.loc[m])
     facts['results of older code'] = '; '.join(config.get('stale', [])) or 'none'
     return table([{'': k, 'this run': v} for k, v in facts.items()])
 
@@ -304,6 +313,17 @@ def _machine(m):
 def _code(done):
     states = {(c[:10] or 'no commit known') + (' with changes that were not committed' if d == 'True' else '') for c, d in zip(done.commit, done.dirty)}
     return ', '.join(sorted(states))
+
+# %% ../nbs/22_report.ipynb #48ca1e3e
+def settings_table(
+    report:Report, # of a run
+)->Page: # this run beside the profile `paper`
+    "The settings in which a run differs from the paper."
+    params, profiles = report.config['params'], report.family.profiles
+    paper, single = profiles.get('paper', {}), profiles.get(report.config['profile'], {}).get('training', {})
+    differ = {k: (params[k], v) for k, v in paper.items() if k in params and params[k] != v}
+    for m, own in single.items(): differ |= {f'{k} of {m}': (v, report.family.models[m].get(k, paper.get(k, '–'))) for k, v in own.items()}
+    return table([dict(setting=k, run=ours, paper=theirs) for k, (ours, theirs) in differ.items()]) if differ else Page('All settings are those of the paper.')
 
 # %% ../nbs/22_report.ipynb #b3b9defa
 def times_table(

@@ -25,6 +25,7 @@ class Part(NamedTuple):
 # %% ../nbs/22d_report_page.ipynb #d83488f0
 TABLES = [
     Part('The run', 'What was run, where and by which code.', 'run_table(report)'),
+    Part('', 'Settings that differ from those of the paper. Schedules of learning rates are written for 1000 epochs and shrink with their number.', 'settings_table(report)'),
     Part('', 'Times are kept apart from the numbers: equal runs give equal numbers, but never equal times. The unit `all` draws the figures of all models together.', 'times_table(report)'),
     Part('Claims', 'What the paper states, written down with its tolerance before the run, held against what all seeds measured. *Not comparable* are numbers that need other settings than these.',
          'claims_page(report)'),
@@ -58,9 +59,9 @@ ATTACKED = [
 INSIDE = [
     Part('Spectra', 'Eigenvalues of the covariance of the linear hidden layer relative to the largest, on images and on Gaussian noise, in double precision.',
          'draw_spectra(report)', 'spectrum', 'Spectra of the pixels, an untrained layer and every model on images and on noise, dots with fitted lines.'),
-    Part('', 'The exponents. On the right those of the same layers as the released code computed them, in single precision.',
+    Part('', 'The exponents. From few images they come out too steep: where there are more training images than test images, trust the former. On the right those of the same layers as the released code computed them, in single precision.',
          "draw_beside(report, {k: ('spectrum', 'exponent', s) for k, s in EXPONENTS.items()}, 'exponent', extra=['data', 'init'])", 'spectrum',
-         'Exponents of the spectra with intervals beside the published ones, on images, on noise, and in single precision.'),
+         'Exponents of the spectra with intervals beside the published ones, on test images, on training images, on noise, and in single precision.'),
     Part('Landscapes', 'The median of the Jacobian norm of the features over many planes through test images, far from the images, as published, and near them.',
          "draw_beside(report, {k: ('landscape', 'q50', dict(scale=k)) for k in ('far', 'near')}, '‖J‖ of the features', log=['far', 'near'])", 'landscape',
          'Median Jacobian norms of every model far from the images and near them, beside the published ranges.'),

@@ -34,7 +34,7 @@ def plot_bands(
     ylim:tuple=(0, 1.03), # of all panels; None: each row its own
 )->Figure: # rows × columns panels
     "Lines with the interval of their points, one line per model."
-    columns = list(dict.fromkeys(c for row in grid.values() for c in row))
+    columns = list(dict.fromkeys(c for row in grid.values() for c, cell in row.items() if cell))
     styles = looks(dict.fromkeys(label for row in grid.values() for cell in row.values() for label in cell), colors)
     fig, panels = axes(rows=len(grid), cols=len(columns), width=DOUBLE, height=.8 + 1.7*len(grid), sharey='row', sharex='row')
     for row, (name, cells) in zip(panels, grid.items()):
