@@ -335,7 +335,7 @@ def times_table(
     minutes = units.pivot_table(index='models', columns='notebook', values='seconds', aggfunc='mean')/60
     order = [m for m in [*report.family.models, 'all'] if m in minutes.index]
     rows = [dict(unit=m) | {n: f'{v:.1f}' for n, v in minutes.loc[m].items()} | dict(total=f'{minutes.loc[m].sum():.1f}', resumed=_resumed(units[units.models == m])) for m in order]
-    return Page(f'All units together: {units.seconds.sum()/3600:.2f} hours. Minutes of a unit, mean over its seeds:\n\n{table(rows)}')
+    return Page(f'All units together: {units.seconds.sum()/3600:.2f} hours, where two that ran side by side count both. Minutes of a unit, mean over its seeds:\n\n{table(rows)}')
 
 # %% ../nbs/22_report.ipynb #663e1d68
 def _resumed(units):

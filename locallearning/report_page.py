@@ -25,7 +25,7 @@ class Part(NamedTuple):
 # %% ../nbs/22d_report_page.ipynb #d83488f0
 TABLES = [
     Part('The run', 'What was run, where and by which code.', 'run_table(report)'),
-    Part('', 'Settings that differ from those of the paper. Schedules of learning rates are written for 1000 epochs and shrink with their number.', 'settings_table(report)'),
+    Part('', 'Settings that differ from those of the paper; – is the default of `fit`. Schedules of learning rates are written for 1000 epochs and shrink with their number.', 'settings_table(report)'),
     Part('', 'Times are kept apart from the numbers: equal runs give equal numbers, but never equal times. The unit `all` draws the figures of all models together.', 'times_table(report)'),
     Part('Claims', 'What the paper states, written down with its tolerance before the run, held against what all seeds measured. *Not comparable* are numbers that need other settings than these.',
          'claims_page(report)'),
