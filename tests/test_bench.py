@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 from locallearning import bench_training, timing
-from locallearning.bench import all_rows, choose_rows, hardware, run_bench
+from locallearning.bench import Bench, all_rows, choose_rows, hardware, read_bench, run_bench
 from locallearning.bench_training import LoopOfVJPs, deviation, operations, penalised, profile_training, spectral_loop, written_out
 from locallearning.core import InputError
 from locallearning.models import SHLP, read
@@ -213,3 +213,19 @@ def test_the_command_prints_a_table_and_writes_json(call, tmp_path):
 def test_the_command_names_the_nearest_row(call):
     code, out, err = call('--only', 'spectrel')
     assert code == 2 and "no row 'spectrel'; did you mean 'spectral'" in err
+
+
+# --- read again
+
+def test_a_whole_name_chooses_one_row_and_a_part_all_that_have_it():
+    rows = json.loads(bench_json([Row(n, ours=1., floor=2., against='floor', at_most=1.) for n in ('step', 'step, certified')]))['rows']
+    bench = Bench(dict(here=dict(rows=rows)))
+    count = lambda *names: len(bench.table(*names).splitlines()) - 2
+    assert (count('step'), count('certified'), count('ste'), count()) == (1, 1, 2, 2)
+    with pytest.raises(InputError, match="no row is called .'jump'"): bench.table('jump')
+
+
+def test_files_of_another_shape_are_no_benchmarks(tmp_path):
+    (tmp_path/'bench.json').write_text(bench_json([Row('step', ours=1.)]))
+    (tmp_path/'processes.json').write_text('{"rows": {"paper": {}}}')
+    assert list(read_bench(tmp_path).files) == ['bench']

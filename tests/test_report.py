@@ -14,7 +14,7 @@ from locallearning.claims import seed_interval
 from locallearning.core import COLUMNS, InputError
 from locallearning.families import families, find_family
 from locallearning.report import (ATTACKS, Departure, claims_page, colors, departures_page, departures_table, draw_beside, draw_critical, draw_curves, draw_spectra, draw_training,
-                                  draw_worst, judge_departure, labels, number, over_seeds, published, read_departures, read_report, read_reports, run_table, sides, table, times_table, values)
+                                  draw_worst, judge_departure, labels, number, over_seeds, published, read_departures, read_report, read_reports, run_table, settings_table, sides, table, times_table, values)
 from locallearning.report_page import ACCURACY, ATTACKED, INSIDE, TABLES, page_cells, page_notebook, section, write_page
 from locallearning.report_plots import Range, plot_beside
 
@@ -196,6 +196,21 @@ def test_claims_that_were_decided_have_a_line_and_the_rest_a_line_a_reason(full)
 def test_times_say_what_was_resumed(full):
     page = times_table(read_report(full))
     assert '| kh | 1.5 | 1.5 | 1 executed again |' in page and '1 not done' in page and page.startswith('All units together: 0.07 hours')
+
+
+def test_settings_that_differ_stand_beside_those_of_the_paper(tmp_path):
+    accuracy, same = {('kh', 'classifier', 'test_accuracy', ''): .5}, dict(data='cifar10', window=[10, 500], noise_window=[10, 100])
+    page = settings_table(write(tmp_path/'cpu', accuracy, params=same | dict(window=[10, 300])))
+    assert '| window | [10, 300] | [10, 500] |' in page and 'noise_window' not in page and '| data |' not in page
+    assert '| lr of kh | Steps(1e-2, [(51, 3e-3), (81, 1e-3)]) | – |' in page
+    assert settings_table(write(tmp_path/'paper', accuracy, profile='paper', params=same)) == 'All settings are those of the paper.'
+
+
+def test_a_side_that_would_repeat_the_other_is_not_drawn(tmp_path):
+    curve = lambda *models: {(m, 'accuracy_curve', 'relative_accuracy', f'attack=pgd;eps={e}'): 1 - e for m in models for e in (.1, .5)}
+    titles = lambda *models: [ax.get_title() for ax in draw_curves(write(tmp_path/'-'.join(models), curve(*models)), ['pgd']).axes]
+    assert titles('kh', 'bp', 'l2') == ['PGD: models as published']
+    assert titles('kh', 'bp', 'jreg_meant') == ['PGD: models as published', 'PGD: models as meant']
 
 
 def test_the_run_is_described(full):
