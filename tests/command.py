@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from locallearning import cli
+from locallearning.command import app as cli
 
 TOY = Path(__file__).parent/'toy'
 
@@ -22,7 +22,7 @@ def environment(**more):
 
 def start(*args, cwd=None, **env):
     "A running command in a process group of its own."
-    return subprocess.Popen([sys.executable, '-m', 'locallearning.cli', *map(str, args)], cwd=cwd, env=environment(**env), text=True,
+    return subprocess.Popen([sys.executable, '-m', 'locallearning.command.app', *map(str, args)], cwd=cwd, env=environment(**env), text=True,
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 

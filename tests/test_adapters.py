@@ -4,13 +4,13 @@ import numpy as np
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from locallearning.adapters import *
-from locallearning.attacks import PGD, perturbation_norm
+from locallearning.attacks.peers import *
+from locallearning.attacks.gradient import PGD, perturbation_norm
 from locallearning.core import InputError, build_recipe
 from locallearning.models import SHLP
-from locallearning.robustness import accuracy_curve, critical_norm
+from locallearning.robustness.curves import accuracy_curve, critical_norm
 from locallearning.state import describe, stream
-from locallearning.strong_attacks import APGD
+from locallearning.attacks.strong import APGD
 
 needs = {k: f'the library {k} is not installed (extra "peers")' for k in ('foolbox', 'torchattacks')}
 MADE = [('Foolbox', 'LinfPGD', dict(steps=4)), ('Foolbox', 'L2PGD', dict(steps=4)), ('Foolbox', 'L2DeepFoolAttack', dict(steps=5)), ('Foolbox', 'FGSM', {}),
@@ -95,7 +95,7 @@ def test_the_attack_attacks(attack):
 
 
 def test_repr_rebuilds_the_piece(attack):
-    again = build_recipe(repr(attack), modules=['locallearning.adapters'])
+    again = build_recipe(repr(attack), modules=['locallearning.attacks.peers'])
     assert repr(again) == repr(attack) and vars(again) == vars(attack)
     assert repr(attack).startswith(f"{type(attack).__name__}({attack.name!r}")
 

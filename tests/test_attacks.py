@@ -4,7 +4,7 @@ import pytest, torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from locallearning.attacks import *
+from locallearning.attacks.gradient import *
 from locallearning.core import InputError, build_recipe
 from locallearning.models import SHLP
 from locallearning.state import stream
@@ -387,7 +387,7 @@ def test_bad_fields_are_refused(make, said):
 
 @pytest.mark.parametrize('attack', [*ATTACKS, Adversarial(PGD(steps=3), .1, clean=True), PGD(norm=math.inf)], ids=repr)
 def test_repr_rebuilds_the_piece(attack):
-    assert repr(build_recipe(repr(attack), modules=['locallearning.attacks'])) == repr(attack)
+    assert repr(build_recipe(repr(attack), modules=['locallearning.attacks.gradient'])) == repr(attack)
 
 
 def test_the_second_attack_sees_the_updated_weights():

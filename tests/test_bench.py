@@ -5,13 +5,13 @@ import time
 
 import pytest
 import torch
-from locallearning import bench_training, timing
-from locallearning.bench import Bench, all_rows, choose_rows, hardware, read_bench, run_bench
-from locallearning.bench_training import LoopOfVJPs, deviation, operations, penalised, profile_training, spectral_loop, written_out
+from locallearning.bench import training as bench_training, timing
+from locallearning.bench.rows import Bench, all_rows, choose_rows, hardware, read_bench, run_bench
+from locallearning.bench.training import LoopOfVJPs, deviation, operations, penalised, profile_training, spectral_loop, written_out
 from locallearning.core import InputError
 from locallearning.models import SHLP, read
 from locallearning.regularizers import Jacobian, batch_spectrum, covariance, tail_misfit
-from locallearning.timing import Row, alternate, bench_images, bench_json, bench_table, duration, on_sphere, scaled, synthetic_images
+from locallearning.bench.timing import Row, alternate, bench_images, bench_json, bench_table, duration, on_sphere, scaled, synthetic_images
 
 from command import in_process
 

@@ -3,11 +3,11 @@ import importlib.util
 import numpy as np
 import pytest, torch
 from torch import nn
-from locallearning import bench_probes as B
-from locallearning.attacks import PGD
-from locallearning.probes import landscape, plane
+from locallearning.bench import probes as B
+from locallearning.attacks.gradient import PGD
+from locallearning.probes.geometry import landscape, plane
 from locallearning.state import stream
-from locallearning.timing import Row, synthetic_images
+from locallearning.bench.timing import Row, synthetic_images
 
 ROWS = {name: getattr(B, name) for name in B.__all__ if name.endswith('_row')}
 SMALL = dict(fgsm_curve_row=dict(radii=40), critical_norm_row=dict(radii=60, n=10))

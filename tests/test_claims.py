@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import locallearning
-from locallearning.claims import (FIELDS, IMAGE_COLUMNS, Claim, claims_table, contrasts, image_interval, judge, read_claims, region,
+from locallearning.lab.claims import (FIELDS, IMAGE_COLUMNS, Claim, claims_table, contrasts, image_interval, judge, read_claims, region,
                                   seed_interval, select, t_quantile, verdict)
 from locallearning.core import InputError, measure
 
@@ -375,5 +375,5 @@ def test_shipped_claims_hold_for_the_published_numbers(shipped):
 
 
 def test_claims_import_no_torch():
-    code = "import sys, locallearning.claims; sys.exit('torch' in sys.modules)"
+    code = "import sys, locallearning.lab.claims; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code], cwd=Path(locallearning.__file__).parents[1]).returncode == 0

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from command import TOY, environment, finish, in_process, start
-from locallearning import families
-from locallearning.cli import parse_seeds, parse_sets
+from locallearning.lab import families
+from locallearning.command.app import parse_seeds, parse_sets
 from locallearning.core import InputError
-from locallearning.families import Parameter, data_path, experiments_root, find_family, notebook_parameters, parameters, parse_value, read_config, resolve, runs_folder
+from locallearning.lab.families import Parameter, data_path, experiments_root, find_family, notebook_parameters, parameters, parse_value, read_config, resolve, runs_folder
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def call(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv('LOCALLEARNING_EXPERIMENTS', str(TOY))
     monkeypatch.setenv('LOCALLEARNING_RUNS', str(tmp_path/'runs'))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('locallearning.runner.execute', lambda units, *a: pytest.fail('a notebook would be executed'))
+    monkeypatch.setattr('locallearning.lab.runner.execute', lambda units, *a: pytest.fail('a notebook would be executed'))
     with in_process(monkeypatch, capsys) as run: yield run
 
 
@@ -30,7 +30,7 @@ def toy(monkeypatch): monkeypatch.setenv('LOCALLEARNING_EXPERIMENTS', str(TOY));
 
 # --- it answers at once
 
-NO_TORCH = "import sys; from locallearning.cli import main; sys.argv = ['locallearning', *sys.argv[1:]]\ntry: main()\nfinally: print('heavy', *sorted({'torch', 'papermill', 'torchvision', 'matplotlib', 'pandas'} & set(sys.modules)))"
+NO_TORCH = "import sys; from locallearning.command.app import main; sys.argv = ['locallearning', *sys.argv[1:]]\ntry: main()\nfinally: print('heavy', *sorted({'torch', 'papermill', 'torchvision', 'matplotlib', 'pandas'} & set(sys.modules)))"
 
 
 @pytest.mark.parametrize('args, heavy', [(['--help'], ''), (['reproduce', '--help'], ''), (['list'], ' pandas'), (['reproduce', 'toi'], ''), (['reproduce', 'toy', '--set', 'widht=3'], '')])
@@ -47,7 +47,7 @@ def test_help_takes_a_fifth_of_a_second_more_than_python():
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return min(once() for _ in range(4))
-    assert seconds('-m', 'locallearning.cli', '--help') - seconds('-c', 'pass') < .2
+    assert seconds('-m', 'locallearning.command.app', '--help') - seconds('-c', 'pass') < .2
 
 
 def test_help_names_every_option(call):
@@ -110,13 +110,13 @@ def test_without_a_command_the_help_is_shown(call):
 
 
 def test_other_errors_are_exit_code_1(call, monkeypatch):
-    monkeypatch.setattr('locallearning.runner.execute', lambda *a: (_ for _ in ()).throw(RuntimeError('the disk is on fire')))
+    monkeypatch.setattr('locallearning.lab.runner.execute', lambda *a: (_ for _ in ()).throw(RuntimeError('the disk is on fire')))
     assert call('reproduce', 'toy') == (1, '', 'failed: the disk is on fire\n')
 
 
 def test_an_interrupt_is_130(call, monkeypatch):
     def interrupt(*a): raise KeyboardInterrupt
-    monkeypatch.setattr('locallearning.runner.execute', interrupt)
+    monkeypatch.setattr('locallearning.lab.runner.execute', interrupt)
     code, out, err = call('reproduce', 'toy')
     assert code == 130 and err.strip() == 'interrupted; run the same command again to go on'
 
@@ -169,7 +169,7 @@ def test_experiments_are_found_by_number_name_and_stem(toy):
 
 def test_the_families_of_the_checkout_are_found_without_a_setting(monkeypatch):
     monkeypatch.delenv('LOCALLEARNING_EXPERIMENTS', raising=False)
-    assert experiments_root() == Path(families.__file__).parents[1]/'nbs'/'experiments' and 'hebbian' in families.families()
+    assert experiments_root() == Path(families.__file__).parents[2]/'nbs'/'experiments' and 'hebbian' in families.families()
 
 
 def test_parameters_are_read_with_type_value_and_help(toy):
@@ -239,7 +239,7 @@ def test_a_file_that_is_no_configuration_is_refused(toy, tmp_path):
 
 def test_results_never_go_into_the_notebooks(monkeypatch, tmp_path):
     monkeypatch.delenv('LOCALLEARNING_RUNS', raising=False)
-    root = Path(families.__file__).parents[1]
+    root = Path(families.__file__).parents[2]
     monkeypatch.chdir(root/'nbs')
     assert runs_folder() == root/'runs'
     monkeypatch.chdir(tmp_path)

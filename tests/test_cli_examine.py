@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from command import environment, in_process
-from locallearning.cli_examine import PROBES, aligned, evaluation_text, parse_bounds, parse_grid, parse_numbers
+from locallearning.command.examine import PROBES, aligned, evaluation_text, parse_bounds, parse_grid, parse_numbers
 from locallearning.core import InputError
 from locallearning.data import load
-from locallearning.kh_model import KHModel
+from locallearning.hebbian.model import KHModel
 from locallearning.models import SHLP
-from locallearning.probing import KINDS
-from locallearning.robustness import accuracy_curve
+from locallearning.examine.probing import KINDS
+from locallearning.robustness.curves import accuracy_curve
 from locallearning.state import save_checkpoint, seeded
 from locallearning.training import fit
 
@@ -82,9 +82,9 @@ def test_models_of_every_kind_are_evaluated_side_by_side(call, tmp_path):
 
 def test_the_same_request_finds_its_parts_and_another_has_another_folder(call, tmp_path, monkeypatch):
     first = call('evaluate', 'bp', '--n', 20, '--eps', .05, '--device', 'cpu')
-    monkeypatch.setattr('locallearning.evaluation.accuracy_curve', lambda *a, **k: pytest.fail('measured again'))
+    monkeypatch.setattr('locallearning.examine.evaluation.accuracy_curve', lambda *a, **k: pytest.fail('measured again'))
     assert call('evaluate', 'bp', '--n', 20, '--eps', .05, '--device', 'cpu') == first and first[0] == 0
-    monkeypatch.setattr('locallearning.evaluation.accuracy_curve', accuracy_curve)
+    monkeypatch.setattr('locallearning.examine.evaluation.accuracy_curve', accuracy_curve)
     assert call('evaluate', 'bp', '--n', 20, '--eps', .06, '--device', 'cpu')[0] == 0
     assert [p.name.rpartition('-')[0] for p in (tmp_path/'evaluate').iterdir()] == ['bp-mnist5k']*2
 
@@ -193,7 +193,7 @@ BAD = {
     'no file of weights nope.pth': ['evaluate', '--model', 'strangers_net:Conv', '--weights', 'nope.pth'],
     'whole.pth holds more than tensors': ['evaluate', '--model', 'strangers_net:Conv', '--weights', 'whole.pth'],
     "'hidden.weight' has shape (40, 784), the model has (30, 784); build SHLP(in_features=784, width=40)": ['evaluate', '--model', 'SHLP(width=30)', '--weights', 'bp/models/best.safetensors'],
-    'holds a locallearning.kh_model.KHModel, not a SHLP': ['probe', '--model', 'SHLP(width=30)', '--weights', 'kh.safetensors', 'spectrum'],
+    'holds a locallearning.hebbian.model.KHModel, not a SHLP': ['probe', '--model', 'SHLP(width=30)', '--weights', 'kh.safetensors', 'spectrum'],
     'returns shape (100, 7) for 100 images of 10 classes': ['evaluate', '--model', 'strangers_net:Conv(num_classes=7)'],
     'conv returns probabilities (no entry below 0, rows sum to 1)': ['evaluate', '--model', "strangers_net:Conv(ending='softmax')", '--weights', 'conv.pth'],
     'conv returns probabilities': ['probe', '--model', "strangers_net:Conv(ending='softmax')", '--weights', 'conv.pth', 'landscape'],
@@ -221,7 +221,7 @@ def test_bad_input_is_one_message(call, message):
 
 # --- it answers at once
 
-NO_TORCH = "import sys; from locallearning.cli import main; sys.argv = ['locallearning', *sys.argv[1:]]\ntry: main()\nfinally: print('heavy', *sorted({'torch', 'numpy', 'matplotlib', 'pandas'} & set(sys.modules)))"
+NO_TORCH = "import sys; from locallearning.command.app import main; sys.argv = ['locallearning', *sys.argv[1:]]\ntry: main()\nfinally: print('heavy', *sorted({'torch', 'numpy', 'matplotlib', 'pandas'} & set(sys.modules)))"
 
 
 @pytest.mark.parametrize('args', [['evaluate', '--help'], ['probe', 'bp', 'spektrum'], ['evaluate', 'bp', '--eps', '0;1']], ids=' '.join)

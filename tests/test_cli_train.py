@@ -7,7 +7,7 @@ import pytest
 
 from command import environment, in_process
 from locallearning import training
-from locallearning.cli_train import parse_epochs, quoted, shown
+from locallearning.command.train import parse_epochs, quoted, shown
 
 SMALL = ['--data', 'mnist5k(per_class=6, test=40)', '--model', 'SHLP(width=6)', '--epochs', '2']
 
@@ -21,7 +21,7 @@ def call(monkeypatch, capsys, tmp_path):
 
 
 def test_help_and_words_that_do_not_parse_need_no_torch():
-    code = "import sys; from locallearning.cli import main; sys.argv = ['locallearning', *sys.argv[1:]]\ntry: main()\nfinally: print('heavy', *sorted({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys; from locallearning.command.app import main; sys.argv = ['locallearning', *sys.argv[1:]]\ntry: main()\nfinally: print('heavy', *sorted({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
     for args in (['--help'], ['--snapshots', '0;1'], ['--lr', 'x']):
         done = subprocess.run([sys.executable, '-c', code, 'train', *args], env=environment(), capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == 'heavy', done.stderr

@@ -21,7 +21,8 @@ from locallearning.state import load_checkpoint,load_model,save_checkpoint,save_
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-MODULES = sorted(p.stem for p in (ROOT/'locallearning').glob('*.py') if p.stem != '__init__')
+PACKAGE = ROOT/'locallearning'
+MODULES = sorted('.'.join(p.relative_to(PACKAGE).with_suffix('').parts) for p in PACKAGE.rglob('*.py') if p.stem != '__init__')
 
 DEFECTS = {
     1: ('scripts that do not parse; a data set that does not exist',
@@ -138,7 +139,7 @@ def unread_parameters(tree):
 
 @pytest.mark.parametrize('module', MODULES)
 def test_no_parameter_is_silently_ignored(module):
-    text = (ROOT/'locallearning'/f'{module}.py').read_text(encoding='utf-8')
+    text = (PACKAGE/f'{module.replace(".", "/")}.py').read_text(encoding='utf-8')
     lines, excused = text.splitlines(), ('not used', 'not looked at')
     silent = [(f, a.arg) for f, a in unread_parameters(ast.parse(text))
               if not any(e in lines[a.lineno - 1] for e in excused) and lines[a.lineno - 1].strip().startswith(f'{a.arg}:')]
@@ -191,9 +192,9 @@ def test_a_checkpoint_says_which_model_it_holds(tmp_path):
 # --- 4, 6, 7: notebooks and commands that depend on where and after what they run
 
 def test_the_command_works_from_any_folder(tmp_path):
-    run = subprocess.run([sys.executable, '-m', 'locallearning.cli', 'list'], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, '-m', 'locallearning.command.app', 'list'], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0 and 'hebbian' in run.stdout, run.stderr
-    wrong = subprocess.run([sys.executable, '-m', 'locallearning.cli', 'reproduce', 'hebbain'], cwd=tmp_path, capture_output=True, text=True)
+    wrong = subprocess.run([sys.executable, '-m', 'locallearning.command.app', 'reproduce', 'hebbain'], cwd=tmp_path, capture_output=True, text=True)
     assert wrong.returncode == 2
 
 EXPERIMENTS = sorted((ROOT/'nbs'/'experiments').glob('*/*.ipynb'))

@@ -15,8 +15,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT/'nbs'
-LIBRARY = sorted(NBS.glob('*.ipynb'))
 GUIDES = sorted([*NBS.glob('howto/*.ipynb'), *NBS.glob('learn/*.ipynb')])
+LIBRARY = sorted({*NBS.glob('*.ipynb'), *NBS.glob('*/*.ipynb')} - {*GUIDES})
 EXECUTED = LIBRARY + GUIDES
 EXPERIMENTS = sorted(NBS.glob('experiments/*/*.ipynb'))
 PAGES = sorted(NBS.glob('*.md')) + [ROOT/n for n in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'reports/README.md')]

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from locallearning import evaluation
-from locallearning.attacks import FGSM, PGD
+from locallearning.examine import evaluation
+from locallearning.attacks.gradient import FGSM, PGD
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import load
-from locallearning.evaluation import (OUTSIDE, attacked_images, build_attack, build_attacks, clean_images, evaluate_examples, evaluate_models, has_critical, has_worst,
+from locallearning.examine.evaluation import (OUTSIDE, attacked_images, build_attack, build_attacks, clean_images, evaluate_examples, evaluate_models, has_critical, has_worst,
                                       images_key, load_examples, make_examples, measure_attack, save_examples)
-from locallearning.masking import predict
+from locallearning.robustness.target import predict
 from locallearning.models import SHLP
-from locallearning.robustness import accuracy_curve, critical_norm
+from locallearning.robustness.curves import accuracy_curve, critical_norm
 from locallearning.runs import Run
 from locallearning.state import save_checkpoint, save_tree, seeded
-from locallearning.subjects import Subject, fit_space
+from locallearning.examine.subjects import Subject, fit_space
 from locallearning.training import fit
-from locallearning.worst import worst_case
+from locallearning.robustness.worst import worst_case
 
 EPS = [0., .02, .05]
 HOW = dict(n=60)

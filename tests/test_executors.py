@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from command import TOY, alive, environment, finish, start, wait_for
-from locallearning import runner
+from locallearning.lab import runner
 from locallearning.core import InputError
-from locallearning.executors import connect, ended_with, share, sign_of_life, waiting
-from locallearning.families import find_family, read_config, resolve
-from locallearning.runner import UnitError, execute, settle_threads, unfinished
+from locallearning.lab.executors import connect, ended_with, share, sign_of_life, waiting
+from locallearning.lab.families import find_family, read_config, resolve
+from locallearning.lab.runner import UnitError, execute, settle_threads, unfinished
 
 FOLDER = 'toy/cpu-mnist5k-per-class-4-test-40'
 TABLES = ['claims.csv', 'seed0/results/measurements.csv']

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import locallearning as ll
-from locallearning.claims import read_claims
+from locallearning.lab.claims import read_claims
 from locallearning.core import complete_recipe, parse_recipe
-from locallearning.families import RESERVED, families, notebook_parameters, parameters, parse_value, resolve
-from locallearning.runner import Unit
+from locallearning.lab.families import RESERVED, families, notebook_parameters, parameters, parse_value, resolve
+from locallearning.lab.runner import Unit
 from locallearning.runs import gather_measurements
 
 ROOT = Path(__file__).resolve().parent.parent

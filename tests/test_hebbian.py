@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from locallearning import hebbian, ranking
+from locallearning.hebbian import layer as hebbian, ranking
 from locallearning.core import InputError, build_recipe
 from locallearning.data import Data, load
-from locallearning.hebbian import (KHLayer, convergence, effective_weight, kh_increment, kh_sequential, kh_step, kh_step_, ranking_for,
+from locallearning.hebbian.layer import (KHLayer, convergence, effective_weight, kh_increment, kh_sequential, kh_step, kh_step_, ranking_for,
                                    train_layer)
-from locallearning.ranking import CertifiedRanking, Ranking, ranked
+from locallearning.hebbian.ranking import CertifiedRanking, Ranking, ranked
 from locallearning.state import load_checkpoint, save_checkpoint, stream
 
 

@@ -5,7 +5,7 @@ import torch
 
 from locallearning.core import InputError, build_recipe
 from locallearning.data import load
-from locallearning.kh_model import KHModel, fit_mixtures, log_variances, noise_cut, prototypes, prune
+from locallearning.hebbian.model import KHModel, fit_mixtures, log_variances, noise_cut, prototypes, prune
 from locallearning.models import feature_jacobian_norm, read
 from locallearning.runs import Run
 from locallearning.state import load_model, save_checkpoint, stream
@@ -165,7 +165,7 @@ def test_a_run_keeps_the_layer_whatever_is_done_with_it(digits, tmp_path):
 
 
 def test_pruning_is_a_field_of_the_model(digits, monkeypatch):
-    import locallearning.kh_model as module
+    import locallearning.hebbian.model as module
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(-7.1, .1, 190), rng.normal(-6., .05, 10)]) + 2/3*np.log(3072/784)
     monkeypatch.setattr(module, 'train_layer', lambda **_: dict(weight=layer_of(x, D=784), report={}))

@@ -2,11 +2,11 @@
 import pytest
 import torch
 
-from locallearning import kh_seeds
+from locallearning.hebbian import seeds as kh_seeds
 from locallearning.core import InputError
 from locallearning.data import load
-from locallearning.hebbian import kh_step, train_layer
-from locallearning.kh_seeds import kh_steps_, stacking_pays, train_layers
+from locallearning.hebbian.layer import kh_step, train_layer
+from locallearning.hebbian.seeds import kh_steps_, stacking_pays, train_layers
 from locallearning.state import stream
 
 

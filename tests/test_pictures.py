@@ -5,13 +5,13 @@ from matplotlib.text import Text
 
 from locallearning.core import InputError
 from locallearning.data import load
-from locallearning.evaluation import evaluate_models
-from locallearning.kh_model import KHModel
+from locallearning.examine.evaluation import evaluate_models
+from locallearning.hebbian.model import KHModel
 from locallearning.models import MLP, SHLP, Normalize, prepend
-from locallearning.pictures import PICTURES, evaluation_figure, probe_figures
-from locallearning.probing import KINDS, Probed, probe_models
+from locallearning.examine.pictures import PICTURES, evaluation_figure, probe_figures
+from locallearning.examine.probing import KINDS, Probed, probe_models
 from locallearning.state import seeded
-from locallearning.subjects import Subject, fit_space
+from locallearning.examine.subjects import Subject, fit_space
 from locallearning.training import fit
 
 EPS = [0., .02, .05]

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import locallearning as ll
-from locallearning import presets, training
+from locallearning.lab import trainings as presets, training
 from locallearning.core import InputError
-from locallearning.families import runs_folder
-from locallearning.presets import (FLAGS, Plan, check_piece, find_preset, hold_out, place_training, plan_folder, read_plan, resolve_training, resume_training,
+from locallearning.lab.families import runs_folder
+from locallearning.lab.trainings import (FLAGS, Plan, check_piece, find_preset, hold_out, place_training, plan_folder, read_plan, resolve_training, resume_training,
                                    run_training, stored_plan)
 from locallearning.state import load_checkpoint, load_model
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from locallearning import probes as P
+from locallearning.probes import geometry as P
 from locallearning.core import InputError
 from locallearning.data import Split, gaussian_noise
 from locallearning.models import SHLP, LpUnit, MLP, Power, prepend
-from locallearning.plots import plot_spectrum
+from locallearning.figures.plots import plot_spectrum
 from locallearning.state import seeded, stream
 
 

@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from locallearning import probes, probing
+from locallearning.probes import geometry as probes, probing
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import load
-from locallearning.kh_model import KHModel
+from locallearning.hebbian.model import KHModel
 from locallearning.models import MLP, SHLP, LpUnit, Normalize, feature_jacobian_norm, prepend, read
-from locallearning.probes import jacobian_norm, power_law, spectrum
-from locallearning.probing import KINDS, image_weights, measure_landscape, probe_models
+from locallearning.probes.geometry import jacobian_norm, power_law, spectrum
+from locallearning.examine.probing import KINDS, image_weights, measure_landscape, probe_models
 from locallearning.regularizers import Jacobian
 from locallearning.runs import Run
 from locallearning.state import seeded, stream
-from locallearning.studies import test_images as studied
-from locallearning.subjects import Subject, fit_space
+from locallearning.examine.studies import test_images as studied
+from locallearning.examine.subjects import Subject, fit_space
 
 
 class Conv(nn.Module):

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from command import environment, finish, in_process, wait_for
-from locallearning.bench_processes import meeting
+from locallearning.bench.processes import meeting
 from locallearning.data import load
-from locallearning.hebbian import effective_weight, kh_step_, train_layer
+from locallearning.hebbian.layer import effective_weight, kh_step_, train_layer
 from locallearning.state import load_model, load_tree, save_tree, stream
 
 LOOPBACK = dict(GLOO_SOCKET_IFNAME='lo') if sys.platform == 'linux' else {}
@@ -50,7 +50,7 @@ def digits(): return load('mnist5k(per_class=13, test=20)').in_space('lp_unit', 
 def steps(mode, k, batch, ties):
     "The weights after 50 steps in float64, by all processes there are."
     from locallearning.processes import shared
-    from locallearning.ranking import Ranking
+    from locallearning.hebbian.ranking import Ranking
     g = stream(0, 'steps')
     v, weight = (torch.randn(n, 30, generator=g, dtype=torch.float64) for n in (50*batch, 20))
     if ties: v, weight = v.round(), weight.sign()[torch.arange(20)//4]
@@ -126,7 +126,7 @@ WORDS = dict(model='KHModel(width=20, kh_epochs=150, kh_batch_size=50)', data='m
 def torchrun(tmp_path):
     def run(*more):
         words = [w for k, v in WORDS.items() for w in (f'--{k}', str(v))]
-        line = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'locallearning.cli', 'train', *words, '--out', 'two', *more]
+        line = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'locallearning.command.app', 'train', *words, '--out', 'two', *more]
         return subprocess.Popen([sys.executable, *line], cwd=tmp_path, env=environment(**LOOPBACK), text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     return run
@@ -150,7 +150,7 @@ def test_a_process_that_is_killed_costs_an_epoch(torchrun, tmp_path):
     code, out, err = finish(torchrun('--resume'))
     assert code == 0, err
     assert out.count('folder') == out.count('best ') == 1, 'the other process says nothing'
-    from locallearning.presets import resolve_training, run_training
+    from locallearning.lab.trainings import resolve_training, run_training
     alone = run_training(resolve_training(**WORDS), tmp_path/'one')
     assert json.loads((tmp_path/'two'/'config.json').read_text()) == json.loads((tmp_path/'one'/'config.json').read_text())
     one, two = (load_model(tmp_path/d/'models'/'best.safetensors') for d in ('one', 'two'))

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from locallearning.core import InputError,build_recipe
-from locallearning.kh_model import prune
+from locallearning.hebbian.model import prune
 from locallearning.models import SHLP,read
-from locallearning.published import (PublishedJacobian,PublishedLp,PublishedPGD,PublishedSpectral,published_accuracy,published_eps,
+from locallearning.hebbian.published import (PublishedJacobian,PublishedLp,PublishedPGD,PublishedSpectral,published_accuracy,published_eps,
     published_mixture,published_prune)
 from locallearning.regularizers import Spectral
 from locallearning.state import seeded,stream

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from locallearning.data import Data, Split
-from locallearning.hebbian import effective_weight, kh_step_, ranking_for, train_layer, KHLayer
-from locallearning.ranking import CertifiedRanking, Ranking, ranked
+from locallearning.hebbian.layer import effective_weight, kh_step_, ranking_for, train_layer, KHLayer
+from locallearning.hebbian.ranking import CertifiedRanking, Ranking, ranked
 from locallearning.state import stream
 
 RUNGS = ('_half', '_single', '_all')

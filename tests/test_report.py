@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
-from locallearning.claims import seed_interval
+from locallearning.lab.claims import seed_interval
 from locallearning.core import COLUMNS, InputError
-from locallearning.families import families, find_family
-from locallearning.report import (ATTACKS, Departure, claims_page, colors, departures_page, departures_table, draw_beside, draw_critical, draw_curves, draw_spectra, draw_training,
+from locallearning.lab.families import families, find_family
+from locallearning.lab.report import (ATTACKS, Departure, claims_page, colors, departures_page, departures_table, draw_beside, draw_critical, draw_curves, draw_spectra, draw_training,
                                   draw_worst, judge_departure, labels, number, over_seeds, published, read_departures, read_report, read_reports, run_table, settings_table, sides, table, times_table, values)
-from locallearning.report_page import ACCURACY, ATTACKED, INSIDE, TABLES, page_cells, page_notebook, section, write_page
-from locallearning.report_plots import Range, plot_beside
+from locallearning.lab.report_page import ACCURACY, ATTACKED, INSIDE, TABLES, page_cells, page_notebook, section, write_page
+from locallearning.figures.seeds import Range, plot_beside
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ['kh', 'bp', 'l2', 'jreg', 'specreg', 'jreg_meant', 'specreg_meant', 'prototypes']
@@ -66,7 +66,7 @@ def full(tmp_path_factory):
 # --- reading
 
 def test_the_report_needs_no_torch():
-    code = 'import sys, locallearning.report, locallearning.report_page\nassert not {"torch", "papermill"} & set(sys.modules)'
+    code = 'import sys, locallearning.lab.report, locallearning.lab.report_page\nassert not {"torch", "papermill"} & set(sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).returncode == 0
 
 

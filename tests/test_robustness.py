@@ -5,12 +5,12 @@ import pytest, torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from locallearning.attacks import FGSM, PGD, GaussianNoise, margin
+from locallearning.attacks.gradient import FGSM, PGD, GaussianNoise, margin
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import Split
 from locallearning.models import SHLP
-from locallearning.masking import *
-from locallearning.robustness import *
+from locallearning.robustness.target import *
+from locallearning.robustness.curves import *
 from locallearning.state import seeded, stream
 
 INF = (-math.inf, math.inf)
@@ -278,7 +278,7 @@ def test_a_curve_that_lets_images_leave_early_counts_the_same(trained, attack, m
     class Counting(nn.Module):
         def forward(self, x): seen[name] = seen.get(name, 0) + len(x); return model(x)
     name = 'early'; early = accuracy_curve(Counting(), data, attack, eps)
-    monkeypatch.setattr('locallearning.masking.until_broken', lambda attack: attack)
+    monkeypatch.setattr('locallearning.robustness.target.until_broken', lambda attack: attack)
     name = 'full'; full = accuracy_curve(Counting(), data, attack, eps)
     assert np.array_equal(early.right, full.right) and early.flags == full.flags and early.attack == full.attack == repr(attack)
     assert seen['early'] < .9*seen['full'] if attack.keep == 'best' else seen['early'] == seen['full']

@@ -21,12 +21,12 @@ import pandas as pd
 import pytest
 
 from command import TOY, alive, environment, finish, start, tree, wait_for
-from locallearning import runner
+from locallearning.lab import runner
 from locallearning.core import COLUMNS, InputError, write_atomic
-from locallearning.executors import sign_of_life
-from locallearning.families import find_family, read_config, resolve
-from locallearning.ledger import UNITS, read_times, timed
-from locallearning.runner import Screen, Unit, UnitError, copy_report, execute, judge_run, notebook_key, passes, run_unit, run_unit_process, status, unit_process
+from locallearning.lab.executors import sign_of_life
+from locallearning.lab.families import find_family, read_config, resolve
+from locallearning.lab.ledger import UNITS, read_times, timed
+from locallearning.lab.runner import Screen, Unit, UnitError, copy_report, execute, judge_run, notebook_key, passes, run_unit, run_unit_process, status, unit_process
 
 FOLDER = 'toy/quick-mnist5k-per-class-4-test-40'
 
@@ -60,7 +60,7 @@ def ran(tmp_path_factory):
     wait_for(config.exists, 'writing the configuration')
     screen, ours = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack('HHHH', 40, 100, 0, 0))
-    second = subprocess.Popen([sys.executable, '-m', 'locallearning.cli', 'reproduce', '--config', config, '--out', root/'b'], env=environment(TERM='xterm'),
+    second = subprocess.Popen([sys.executable, '-m', 'locallearning.command.app', 'reproduce', '--config', config, '--out', root/'b'], env=environment(TERM='xterm'),
                               stdin=ours, stdout=ours, stderr=ours, start_new_session=True)
     os.close(ours)
     shown = []
@@ -179,7 +179,7 @@ def test_a_report_holds_no_path_to_data(ran, toy, tmp_path):
 
 
 def test_the_time_of_an_execution_that_was_killed_counts(tmp_path):
-    path, code = tmp_path/'t.json', 'import sys,time,pathlib\nfrom locallearning.ledger import timed\nwith timed(pathlib.Path(sys.argv[1]), tick=.05, notebook="01"): time.sleep(60)'
+    path, code = tmp_path/'t.json', 'import sys,time,pathlib\nfrom locallearning.lab.ledger import timed\nwith timed(pathlib.Path(sys.argv[1]), tick=.05, notebook="01"): time.sleep(60)'
     process = subprocess.Popen([sys.executable, '-c', code, path], env=environment())
     wait_for(lambda: read_times(path) and read_times(path)['executions'][0]['seconds'] > .3, 'a while')
     process.kill(), process.wait()
@@ -236,7 +236,7 @@ def test_a_changed_module_is_a_reason_also_if_it_only_draws(ran, toy, module, mo
 
 def test_modules_that_work_on_results_are_no_reason(toy):
     key = notebook_key(toy.notebooks['01_toy'], {})
-    assert 'locallearning.plots' in key and not {f'locallearning.{m}' for m in ('claims', 'runner', 'cli')} & set(key)
+    assert 'locallearning.figures.plots' in key and not {f'locallearning.{m}' for m in ('lab.claims', 'lab.runner', 'command.app')} & set(key)
 
 
 def test_data_that_changed_under_their_path_are_a_reason(tmp_path, toy):

@@ -75,22 +75,22 @@ def test_key_follows_names_of_the_package_to_their_modules(toy):
 
 def test_pieces_in_recipes_count_with_their_modules(toy):
     about = lambda **k: set(request_key(importlib.import_module('made').uses, k)[1]['code'])
-    assert 'locallearning.attacks' not in closure(['locallearning.core'])
+    assert 'locallearning.attacks.gradient' not in closure(['locallearning.core'])
     toy('made', 'def uses(recipe, modules=()): return 1\n')
     assert about(recipe='text') == {'made'}
     for recipe in ('Adversarial(PGD())', 'PGD', ['PGD()'], dict(a=['PGD()']), Recipe('Adversarial', (Recipe('PGD'),)), ll.PGD()):
-        assert 'locallearning.attacks' in about(recipe=recipe), recipe
+        assert 'locallearning.attacks.gradient' in about(recipe=recipe), recipe
     assert 'unrelated_toy' in about(recipe='Own()', modules=['unrelated_toy']), 'so do the modules in which names are looked up'
 
 
 def test_a_piece_of_a_user_inside_ours_counts(toy):
     made = importlib.import_module('made')
     piece = ll.Adversarial(made.Own(3), eps=.1)
-    assert {'made', 'locallearning.attacks'} <= set(request_key(parse_recipe, dict(text=piece))[1]['code'])
+    assert {'made', 'locallearning.attacks.gradient'} <= set(request_key(parse_recipe, dict(text=piece))[1]['code'])
 
 
 def test_modules_that_only_draw_or_start_things_do_not_count(toy):
-    assert 'locallearning.plots' in HARMLESS and not set(HARMLESS) & set(closure(['locallearning.plots', 'locallearning.cli', 'locallearning.runner']))
+    assert 'locallearning.figures.plots' in HARMLESS and not set(HARMLESS) & set(closure(['locallearning.figures.plots', 'locallearning.command.app', 'locallearning.lab.runner']))
     assert 'cli' in closure(['cli']), "a user's module may have the name of one of ours"
 
 

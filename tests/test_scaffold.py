@@ -112,7 +112,7 @@ def test_readme_installs_the_constrained_torch():
 
 def sources():
     "Code of the modules, and of the experiments (magics left out) that travel in the wheel."
-    for path in sorted((ROOT/'locallearning').glob('*.py')): yield path.name, path.read_text()
+    for path in sorted((ROOT/'locallearning').rglob('*.py')): yield path.relative_to(ROOT).as_posix(), path.read_text()
     for path in sorted((ROOT/'nbs'/'experiments').glob('*/*.ipynb')):
         code = [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
         yield path.name, re.sub(r'^[%!].*$', '', '\n'.join(code), flags=re.M)

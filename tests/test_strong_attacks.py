@@ -3,15 +3,15 @@ import copy, math
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-import locallearning.strong_attacks as strong
-from locallearning.attacks import FGSM, LOSSES, PGD, dlr_targeted, perturbation_norm
+import locallearning.attacks.strong as strong
+from locallearning.attacks.gradient import FGSM, LOSSES, PGD, dlr_targeted, perturbation_norm
 from locallearning.core import InputError, build_recipe
 from locallearning.data import load
-from locallearning.masking import correct_subset, masking_checks
-from locallearning.robustness import accuracy_curve, critical_norm
+from locallearning.robustness.target import correct_subset, masking_checks
+from locallearning.robustness.curves import accuracy_curve, critical_norm
 from locallearning.models import SHLP
 from locallearning.state import seeded, stream
-from locallearning.strong_attacks import *
+from locallearning.attacks.strong import *
 from locallearning.training import fit
 
 seeds, norms = st.integers(0, 10**6), st.sampled_from([2, 'inf'])
@@ -394,7 +394,7 @@ def test_bad_input_is_refused(attack):
 
 @pytest.mark.parametrize('attack', [*ATTACKS, APGD(norm=math.inf), APGD(norm='2', rho=.5), Square(norm=2., p_init=.1)], ids=repr)
 def test_repr_rebuilds_the_piece(attack):
-    assert build_recipe(repr(attack), modules=['locallearning.strong_attacks']) == attack
+    assert build_recipe(repr(attack), modules=['locallearning.attacks.strong']) == attack
     assert getattr(attack, 'black_box', False) == isinstance(attack, Square)
 
 

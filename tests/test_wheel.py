@@ -50,7 +50,7 @@ def test_wheel_reproduces_outside_the_checkout(wheel, tmp_path):
                            check=True, capture_output=True, text=True).stdout
     assert Path(where.strip()).parent.parent == site, 'the editable installation must not win over the wheel'
     start = time.time()
-    done = subprocess.run([sys.executable, '-m', 'locallearning.cli', 'reproduce', 'hebbian', '--profile', 'smoke', '--out', out],
+    done = subprocess.run([sys.executable, '-m', 'locallearning.command.app', 'reproduce', 'hebbian', '--profile', 'smoke', '--out', out],
                           cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert time.time() - start < 60

@@ -5,14 +5,14 @@ import numpy as np
 import pytest, torch
 import torch.nn.functional as F
 from torch import nn
-from locallearning.attacks import FGSM, PGD, GaussianNoise, into_box, margin, per_image, perturbation_norm
-from locallearning.claims import Claim, judge
+from locallearning.attacks.gradient import FGSM, PGD, GaussianNoise, into_box, margin, per_image, perturbation_norm
+from locallearning.lab.claims import Claim, judge
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import Split
-from locallearning.masking import predict
+from locallearning.robustness.target import predict
 from locallearning.models import SHLP, Normalize
 from locallearning.state import save_checkpoint, seeded, stream
-from locallearning.worst import _flags, Transfer, WorstCase, standard_attacks, strike, weights_key, worst_case
+from locallearning.robustness.worst import _flags, Transfer, WorstCase, standard_attacks, strike, weights_key, worst_case
 import pandas as pd
 
 INF = (-math.inf, math.inf)
@@ -228,7 +228,7 @@ def test_a_seed_decides_and_the_global_generator_does_not(model, test):
 
 def test_a_unit_is_made_again_when_it_got_other_images(model, test, tmp_path, monkeypatch):
     "On another device an image on the boundary may fall to the other side; what was kept for other images must not be laid over these."
-    import locallearning.worst as worst
+    import locallearning.robustness.worst as worst
     ask = dict(attacks=[Counted(PGD(steps=3)), Counted(Corners(5))], eps=EPS[:2], checks=False, keep_examples=True)
     worst_case(model, test, **ask, folder=tmp_path)
     rows = worst.correct_rows

@@ -2,7 +2,7 @@
 import sys
 from pathlib import Path
 
-from locallearning.report_page import write_page
+from locallearning.lab.report_page import write_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
