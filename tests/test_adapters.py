@@ -5,8 +5,10 @@ import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 from locallearning.attacks.peers import *
-from locallearning.attacks.gradient import PGD, perturbation_norm
-from locallearning.core import InputError, build_recipe
+from locallearning.attacks.gradient import PGD
+from locallearning.attacks.ascent import perturbation_norm
+from locallearning.core import InputError
+from locallearning.recipes import build_recipe
 from locallearning.models import SHLP
 from locallearning.robustness.curves import accuracy_curve, critical_norm
 from locallearning.state import describe, stream

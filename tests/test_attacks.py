@@ -4,8 +4,10 @@ import pytest, torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
+from locallearning.attacks.ascent import *
 from locallearning.attacks.gradient import *
-from locallearning.core import InputError, build_recipe
+from locallearning.core import InputError
+from locallearning.recipes import build_recipe
 from locallearning.models import SHLP
 from locallearning.state import stream
 

@@ -5,7 +5,7 @@ import pytest, torch
 from torch import nn
 from locallearning.bench import probes as B
 from locallearning.attacks.gradient import PGD
-from locallearning.probes.geometry import landscape, plane
+from locallearning.probes.landscapes import landscape, plane
 from locallearning.state import stream
 from locallearning.bench.timing import Row, synthetic_images
 

@@ -20,7 +20,7 @@ def call(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv('LOCALLEARNING_EXPERIMENTS', str(TOY))
     monkeypatch.setenv('LOCALLEARNING_RUNS', str(tmp_path/'runs'))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('locallearning.lab.runner.execute', lambda units, *a: pytest.fail('a notebook would be executed'))
+    monkeypatch.setattr('locallearning.lab.reproduction.execute', lambda units, *a: pytest.fail('a notebook would be executed'))
     with in_process(monkeypatch, capsys) as run: yield run
 
 
@@ -110,13 +110,13 @@ def test_without_a_command_the_help_is_shown(call):
 
 
 def test_other_errors_are_exit_code_1(call, monkeypatch):
-    monkeypatch.setattr('locallearning.lab.runner.execute', lambda *a: (_ for _ in ()).throw(RuntimeError('the disk is on fire')))
+    monkeypatch.setattr('locallearning.lab.reproduction.execute', lambda *a: (_ for _ in ()).throw(RuntimeError('the disk is on fire')))
     assert call('reproduce', 'toy') == (1, '', 'failed: the disk is on fire\n')
 
 
 def test_an_interrupt_is_130(call, monkeypatch):
     def interrupt(*a): raise KeyboardInterrupt
-    monkeypatch.setattr('locallearning.lab.runner.execute', interrupt)
+    monkeypatch.setattr('locallearning.lab.reproduction.execute', interrupt)
     code, out, err = call('reproduce', 'toy')
     assert code == 130 and err.strip() == 'interrupted; run the same command again to go on'
 

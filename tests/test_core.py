@@ -18,7 +18,8 @@ from hypothesis import given, settings, strategies as st
 
 import locallearning as ll
 from locallearning import core
-from locallearning.core import COLUMNS, InputError, Piece, Recipe, build_recipe, complete_recipe, find_name, measure, nearest, parse_recipe, progress, write_atomic
+from locallearning.core import COLUMNS, InputError, measure, nearest, progress, write_atomic
+from locallearning.recipes import Piece, Recipe, build_recipe, complete_recipe, find_name, parse_recipe
 
 
 # --- recipes: text and call are the same thing

@@ -15,7 +15,7 @@ from locallearning.examine.evaluation import (OUTSIDE, attacked_images, build_at
 from locallearning.robustness.target import predict
 from locallearning.models import SHLP
 from locallearning.robustness.curves import accuracy_curve, critical_norm
-from locallearning.runs import Run
+from locallearning.lab.runs import Run
 from locallearning.state import save_checkpoint, save_tree, seeded
 from locallearning.examine.subjects import Subject, fit_space
 from locallearning.training import fit

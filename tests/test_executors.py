@@ -15,11 +15,12 @@ import psutil
 import pytest
 
 from command import TOY, alive, environment, finish, start, wait_for
-from locallearning.lab import runner
+from locallearning.lab import units as unit_module
 from locallearning.core import InputError
-from locallearning.lab.executors import connect, ended_with, share, sign_of_life, waiting
+from locallearning.lab.units import connect, ended_with, share, sign_of_life, waiting
 from locallearning.lab.families import find_family, read_config, resolve
-from locallearning.lab.runner import UnitError, execute, settle_threads, unfinished
+from locallearning.lab.units import UnitError, execute
+from locallearning.lab.reproduction import settle_threads, unfinished
 
 FOLDER = 'toy/cpu-mnist5k-per-class-4-test-40'
 TABLES = ['claims.csv', 'seed0/results/measurements.csv']
@@ -89,7 +90,7 @@ def test_units_share_the_cores_unless_told_otherwise(cpu):
 def test_a_killed_unit_is_started_once_more_beside_others(monkeypatch, tmp_path):
     ends, started = dict(a=iter(['kill -9 $$', 'exit 0']), b=iter(['sleep .5']), c=iter(['exit 0'])), []
     def process(unit, events): started.append(unit); return subprocess.Popen(['sh', '-c', next(ends[unit])], stdout=subprocess.PIPE, text=True)
-    monkeypatch.setattr(runner, 'unit_process', process)
+    monkeypatch.setattr(unit_module, 'unit_process', process)
     with waiting(2) as pool: execute([*'abc'], pool, tmp_path/'events')
     assert sorted(started) == ['a', 'a', 'b', 'c']
 

@@ -10,10 +10,10 @@ import pytest
 
 import locallearning as ll
 from locallearning.lab.claims import read_claims
-from locallearning.core import complete_recipe, parse_recipe
+from locallearning.recipes import complete_recipe, parse_recipe
 from locallearning.lab.families import RESERVED, families, notebook_parameters, parameters, parse_value, resolve
-from locallearning.lab.runner import Unit
-from locallearning.runs import gather_measurements
+from locallearning.lab.units import Unit
+from locallearning.lab.runs import gather_measurements
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = families(ROOT/'nbs'/'experiments')

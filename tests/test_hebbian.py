@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, strategies as st
 
 from locallearning.hebbian import layer as hebbian, ranking
-from locallearning.core import InputError, build_recipe
+from locallearning.core import InputError
+from locallearning.recipes import build_recipe
 from locallearning.data import Data, load
 from locallearning.hebbian.layer import (KHLayer, convergence, effective_weight, kh_increment, kh_sequential, kh_step, kh_step_, ranking_for,
                                    train_layer)

@@ -3,11 +3,12 @@ import numpy as np
 import pytest
 import torch
 
-from locallearning.core import InputError, build_recipe
+from locallearning.core import InputError
+from locallearning.recipes import build_recipe
 from locallearning.data import load
 from locallearning.hebbian.model import KHModel, fit_mixtures, log_variances, noise_cut, prototypes, prune
 from locallearning.models import feature_jacobian_norm, read
-from locallearning.runs import Run
+from locallearning.lab.runs import Run
 from locallearning.state import load_model, save_checkpoint, stream
 from locallearning.training import fit
 

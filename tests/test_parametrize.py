@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 import locallearning as ll
-from locallearning.core import InputError, Piece
+from locallearning.core import InputError
+from locallearning.recipes import Piece
 from locallearning.models import SHLP, parametrize
 from locallearning.state import load_checkpoint, load_model, parametrizations, save_checkpoint, seeded, user_modules
 from locallearning.training import SGD, fit, train_model, train_step

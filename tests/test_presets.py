@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import locallearning as ll
-from locallearning.lab import trainings as presets, training
+from locallearning import training
+from locallearning.lab import trainings as presets
 from locallearning.core import InputError
 from locallearning.lab.families import runs_folder
 from locallearning.lab.trainings import (FLAGS, Plan, check_piece, find_preset, hold_out, place_training, plan_folder, read_plan, resolve_training, resume_training,

@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from locallearning.probes import geometry as P
+from locallearning.probes import landscapes as L
+from locallearning.probes import spectra as P
 from locallearning.core import InputError
 from locallearning.data import Split, gaussian_noise
 from locallearning.models import SHLP, LpUnit, MLP, Power, prepend
@@ -232,8 +233,8 @@ class PowerLayer(nn.Module):
 @pytest.mark.parametrize('model', [shlp(), shlp(n=2.5), shlp(activation='tanh'), shlp(batch_norm=True), PowerLayer()], ids=['relu', 'relu^2.5', 'tanh', 'bn', 'kh'])
 def test_closed_form_equals_autograd(model):
     x = images(7).double()
-    closed = P.jacobian_norm(model, x)
-    assert torch.allclose(closed, P._autograd_norm(model, x, 'features', 7), rtol=1e-10)
+    closed = L.jacobian_norm(model, x)
+    assert torch.allclose(closed, L._autograd_norm(model, x, 'features', 7), rtol=1e-10)
     full = torch.autograd.functional.jacobian(lambda v: P.read(model, v).features.sum(0), x).permute(1, 0, 2, 3, 4).flatten(1)
     assert torch.allclose(closed, full.norm(dim=1), rtol=1e-10)
 
@@ -241,19 +242,19 @@ def test_closed_form_equals_autograd(model):
 def test_jacobian_of_any_module_and_any_layer():
     model, x = Convnet().double(), images(4).double()
     model.train()
-    norm = P.jacobian_norm(model, x, 'logits', batch_size=3, chunk=3)
+    norm = L.jacobian_norm(model, x, 'logits', batch_size=3, chunk=3)
     assert model.training and all(p.grad is None for p in model.parameters())
     model.eval()
     full = torch.autograd.functional.jacobian(lambda v: model(v).sum(0), x).permute(1, 0, 2, 3, 4).flatten(1)
     assert torch.allclose(norm, full.norm(dim=1), rtol=1e-10)
     linear = shlp()
-    assert torch.allclose(P.jacobian_norm(linear, x, 'hidden'), linear.hidden.weight.norm().expand(4), rtol=1e-10)
+    assert torch.allclose(L.jacobian_norm(linear, x, 'hidden'), linear.hidden.weight.norm().expand(4), rtol=1e-10)
 
 
 def test_half_the_relus_active_gives_half_the_squared_norm():
     model = shlp(2000)
     x = torch.randn(50, 30, generator=stream(0), dtype=torch.double)
-    ratio = P.jacobian_norm(model, x).square().mean() / model.hidden.weight.square().sum()
+    ratio = L.jacobian_norm(model, x).square().mean() / model.hidden.weight.square().sum()
     assert ratio.item() == pytest.approx(.5, rel=.02)
 
 
@@ -263,7 +264,7 @@ def test_half_the_relus_active_gives_half_the_squared_norm():
 @settings(max_examples=25, deadline=None)
 def test_planes_are_orthonormal_and_centred(seed, extent):
     x0 = images(1).double()[0]
-    p = P.plane(x0, stream(seed, 'plane'), extent=extent, size=3)
+    p = L.plane(x0, stream(seed, 'plane'), extent=extent, size=3)
     u, v = p.u.flatten(), p.v.flatten()
     assert torch.allclose(torch.stack([u @ u, v @ v, u @ v]), torch.tensor([1., 1, 0]).double(), atol=1e-12)
     grid = p.points()
@@ -274,28 +275,28 @@ def test_planes_are_orthonormal_and_centred(seed, extent):
 
 def test_published_grid_has_no_origin():
     "e and z run over linspace(-20, 20, 100)."
-    steps = P.plane(images(1)[0], stream(0)).steps
+    steps = L.plane(images(1)[0], stream(0)).steps
     assert steps[0] == -20 and steps[-1] == 20 and len(steps) == 100 and steps.abs().min() > .1
 
 
 def test_plane_through_three_images_holds_them():
     x0, a, b = images(3).double()
-    p = P.plane(x0, images=(a, b))
+    p = L.plane(x0, images=(a, b))
     for image in (a, b):
         d = (image - x0).flatten()
         e, z = d @ p.u.flatten(), d @ p.v.flatten()
         assert torch.allclose(x0 + e*p.u + z*p.v, image, atol=1e-12)
-    with pytest.raises(InputError, match='lie on a line'): P.plane(x0, images=(a, (x0 + a)/2))
-    with pytest.raises(InputError, match='either a generator'): P.plane(x0)
-    with pytest.raises(InputError, match='one image is needed'): P.plane(images(3), stream(0))
+    with pytest.raises(InputError, match='lie on a line'): L.plane(x0, images=(a, (x0 + a)/2))
+    with pytest.raises(InputError, match='either a generator'): L.plane(x0)
+    with pytest.raises(InputError, match='one image is needed'): L.plane(images(3), stream(0))
 
 
 @pytest.mark.parametrize('model', [shlp(), shlp(n=2), shlp(activation='tanh'), PowerLayer()], ids=['relu', 'relu^2', 'tanh', 'kh'])
 def test_affine_trick_equals_brute_force(model):
-    p = P.plane(images(1).double()[0], stream(1), extent=20, size=6)
-    fast = P.landscape(model, p)
-    assert torch.allclose(fast.norms, P.jacobian_norm(model, p.points().flatten(0, 1)).view(6, 6), rtol=1e-10)
-    slow = torch.stack([P._autograd_norm(model, row, 'features', 64) for row in p.points()])
+    p = L.plane(images(1).double()[0], stream(1), extent=20, size=6)
+    fast = L.landscape(model, p)
+    assert torch.allclose(fast.norms, L.jacobian_norm(model, p.points().flatten(0, 1)).view(6, 6), rtol=1e-10)
+    slow = torch.stack([L._autograd_norm(model, row, 'features', 64) for row in p.points()])
     assert torch.allclose(fast.norms, slow, rtol=1e-9)
 
 
@@ -307,30 +308,30 @@ def test_single_precision_is_enough_for_a_landscape(n, scale):
     with torch.no_grad(): exact.hidden.weight *= scale
     single = copy.deepcopy(exact).float()
     exact.load_state_dict(single.state_dict())
-    p = P.plane(images(1)[0].float(), stream(1), extent=20, size=12)
-    wide = P.jacobian_norm(exact, p.points().flatten(0, 1).double()).view(12, 12)
-    assert torch.allclose(P.landscape(single, p).norms, wide, rtol=2e-5, atol=0) and wide.min() > 0
+    p = L.plane(images(1)[0].float(), stream(1), extent=20, size=12)
+    wide = L.jacobian_norm(exact, p.points().flatten(0, 1).double()).view(12, 12)
+    assert torch.allclose(L.landscape(single, p).norms, wide, rtol=2e-5, atol=0) and wide.min() > 0
     assert single.hidden.weight.grad is None and torch.equal(single.hidden.weight.double(), exact.hidden.weight)
 
 
 def test_landscape_of_any_module():
-    p = P.plane(images(1)[0], stream(1), size=4)
+    p = L.plane(images(1)[0], stream(1), size=4)
     for model in (Convnet(), prepend(LpUnit(3), shlp(dtype=torch.float32)), MLP(30, widths=(9, 8), classes=4)):
-        land = P.landscape(model, p, batch_size=2)
-        assert torch.allclose(land.norms.float(), P.jacobian_norm(model, p.points().flatten(0, 1)).view(4, 4), rtol=1e-4)
+        land = L.landscape(model, p, batch_size=2)
+        assert torch.allclose(land.norms.float(), L.jacobian_norm(model, p.points().flatten(0, 1)).view(4, 4), rtol=1e-4)
 
 
 def test_landscape_uses_its_arguments_only():
     "Defect 24: the original's plane code read the image and the direction from globals."
     model = shlp()
-    one, two = (P.landscape(model, P.plane(images(1, seed=s).double()[0], stream(s), size=4)).norms for s in (0, 1))
+    one, two = (L.landscape(model, L.plane(images(1, seed=s).double()[0], stream(s), size=4)).norms for s in (0, 1))
     assert not torch.allclose(one, two)
 
 
 def test_decisions_are_softmax_in_eval_mode():
     model = Convnet().double().train()
-    p = P.plane(images(1).double()[0], stream(1), size=5)
-    seen = P.decision_map(model, p)
+    p = L.plane(images(1).double()[0], stream(1), size=5)
+    seen = L.decision_map(model, p)
     assert model.training
     softmax = model.eval()(p.points().flatten(0, 1)).softmax(1).view(5, 5, -1)
     assert torch.equal(seen.label, softmax.argmax(2)) and torch.allclose(seen.confidence, softmax.amax(2))
@@ -338,13 +339,13 @@ def test_decisions_are_softmax_in_eval_mode():
 
 def test_quantiles_over_planes():
     model, x = shlp(), images(3).double()
-    q = P.landscape_quantiles(model, x, stream(0, 'planes'), extents=(.1, 20), planes=2, size=4)
+    q = L.landscape_quantiles(model, x, stream(0, 'planes'), extents=(.1, 20), planes=2, size=4)
     assert q.planes == 6 and q.values.shape == (2, 5)
     generator = stream(0, 'planes')
-    cuts = [P.plane(image, generator, extent=20, size=4) for image in x for _ in range(2)]
-    norms = torch.cat([P.landscape(model, cut).norms.flatten() for cut in cuts])
+    cuts = [L.plane(image, generator, extent=20, size=4) for image in x for _ in range(2)]
+    norms = torch.cat([L.landscape(model, cut).norms.flatten() for cut in cuts])
     assert np.allclose(q.values[1], np.quantile(norms, [.05, .25, .5, .75, .95]))
-    near = P.jacobian_norm(model, x)
+    near = L.jacobian_norm(model, x)
     assert near.min()*.9 < q.values[0, 0] and q.values[0, -1] < near.max()*1.1
 
 

@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from locallearning.probes import geometry as probes, probing
+from locallearning.examine import probing
+from locallearning.probes import landscapes as probes
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import load
 from locallearning.hebbian.model import KHModel
 from locallearning.models import MLP, SHLP, LpUnit, Normalize, feature_jacobian_norm, prepend, read
-from locallearning.probes.geometry import jacobian_norm, power_law, spectrum
+from locallearning.probes.landscapes import jacobian_norm
+from locallearning.probes.spectra import power_law, spectrum
 from locallearning.examine.probing import KINDS, image_weights, measure_landscape, probe_models
 from locallearning.regularizers import Jacobian
-from locallearning.runs import Run
+from locallearning.lab.runs import Run
 from locallearning.state import seeded, stream
 from locallearning.examine.studies import test_images as studied
 from locallearning.examine.subjects import Subject, fit_space

@@ -49,7 +49,7 @@ def digits(): return load('mnist5k(per_class=13, test=20)').in_space('lp_unit', 
 
 def steps(mode, k, batch, ties):
     "The weights after 50 steps in float64, by all processes there are."
-    from locallearning.processes import shared
+    from locallearning.hebbian.ranking import shared
     from locallearning.hebbian.ranking import Ranking
     g = stream(0, 'steps')
     v, weight = (torch.randn(n, 30, generator=g, dtype=torch.float64) for n in (50*batch, 20))

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from locallearning.core import InputError,build_recipe
+from locallearning.core import InputError
+from locallearning.recipes import build_recipe
 from locallearning.hebbian.model import prune
 from locallearning.models import SHLP,read
 from locallearning.hebbian.published import (PublishedJacobian,PublishedLp,PublishedPGD,PublishedSpectral,published_accuracy,published_eps,

@@ -6,7 +6,8 @@ from hypothesis import given,settings,strategies as st
 from torch import nn
 from torch.func import functional_call
 from locallearning import regularizers
-from locallearning.core import InputError,build_recipe
+from locallearning.core import InputError
+from locallearning.recipes import build_recipe
 from locallearning.models import evaluating,MLP,SHLP,LpUnit,prepend,read
 from locallearning.regularizers import (Jacobian,Lp,Spectral,batch_spectrum,closed_form,covariance,jacobian_sq_norm,
     gated_sq_norm,tail_misfit,unit_vectors)

@@ -21,12 +21,14 @@ import pandas as pd
 import pytest
 
 from command import TOY, alive, environment, finish, start, tree, wait_for
-from locallearning.lab import runner
+from locallearning.lab import reproduction, units
 from locallearning.core import COLUMNS, InputError, write_atomic
-from locallearning.lab.executors import sign_of_life
+from locallearning.lab.units import sign_of_life
 from locallearning.lab.families import find_family, read_config, resolve
-from locallearning.lab.ledger import UNITS, read_times, timed
-from locallearning.lab.runner import Screen, Unit, UnitError, copy_report, execute, judge_run, notebook_key, passes, run_unit, run_unit_process, status, unit_process
+from locallearning.lab.reproduction import UNITS
+from locallearning.lab.units import read_times, timed
+from locallearning.lab.reproduction import Screen, copy_report, judge_run, passes, status
+from locallearning.lab.units import Unit, UnitError, execute, notebook_key, run_unit, run_unit_process, unit_process
 
 FOLDER = 'toy/quick-mnist5k-per-class-4-test-40'
 
@@ -156,8 +158,8 @@ def test_a_report_gains_the_tables_of_a_unit_when_it_ends(copied, tmp_path, monk
         with timed(unit.folder/'times'/'01_toy.json', notebook='01_toy', models=[]): pass
         write_atomic(unit.folder/'notebooks'/'01_toy.json', '{}')
         return 0, ''
-    monkeypatch.setattr(runner, 'run_unit_process', unit)
-    with pytest.raises(RuntimeError, match='exit code 1'): runner.reproduce('toy', seeds=[0, 1], out=str(tmp_path/'out'), report=str(tmp_path/'report'), device='cpu')
+    monkeypatch.setattr(units, 'run_unit_process', unit)
+    with pytest.raises(RuntimeError, match='exit code 1'): reproduction.reproduce('toy', seeds=[0, 1], out=str(tmp_path/'out'), report=str(tmp_path/'report'), device='cpu')
     assert seen == [['config.json', 'hardware.json', 'units.csv'], seen[1]] and tables() == ['claims.csv', 'config.json', 'hardware.json', 'seed0-measurements.csv', 'units.csv']
     assert len(pd.read_csv(tmp_path/'report'/FOLDER/'seed0-measurements.csv')) == 1, 'what two units measured alike counts once'
     claims = pd.read_csv(tmp_path/'report'/FOLDER/'claims.csv').set_index('id')
@@ -179,7 +181,7 @@ def test_a_report_holds_no_path_to_data(ran, toy, tmp_path):
 
 
 def test_the_time_of_an_execution_that_was_killed_counts(tmp_path):
-    path, code = tmp_path/'t.json', 'import sys,time,pathlib\nfrom locallearning.lab.ledger import timed\nwith timed(pathlib.Path(sys.argv[1]), tick=.05, notebook="01"): time.sleep(60)'
+    path, code = tmp_path/'t.json', 'import sys,time,pathlib\nfrom locallearning.lab.units import timed\nwith timed(pathlib.Path(sys.argv[1]), tick=.05, notebook="01"): time.sleep(60)'
     process = subprocess.Popen([sys.executable, '-c', code, path], env=environment())
     wait_for(lambda: read_times(path) and read_times(path)['executions'][0]['seconds'] > .3, 'a while')
     process.kill(), process.wait()
@@ -227,16 +229,16 @@ def test_reasons_to_run_again(ran, copied):
     assert why(ran) == {'cells, family changed', 'not run yet'}
 
 
-@pytest.mark.parametrize('module', ['training', 'plots', 'session', 'runs'])
+@pytest.mark.parametrize('module', ['training', 'figures.plots', 'lab.session', 'lab.runs'])
 def test_a_changed_module_is_a_reason_also_if_it_only_draws(ran, toy, module, monkeypatch):
-    real = runner.closure
-    monkeypatch.setattr(runner, 'closure', lambda *a: {k: 'x' if k == f'locallearning.{module}' else v for k, v in real(*a).items()})
+    real = units.closure
+    monkeypatch.setattr(units, 'closure', lambda *a: {k: 'x' if k == f'locallearning.{module}' else v for k, v in real(*a).items()})
     assert why(ran) == {f'{module} changed'}
 
 
 def test_modules_that_work_on_results_are_no_reason(toy):
     key = notebook_key(toy.notebooks['01_toy'], {})
-    assert 'locallearning.figures.plots' in key and not {f'locallearning.{m}' for m in ('lab.claims', 'lab.runner', 'command.app')} & set(key)
+    assert 'locallearning.figures.plots' in key and not {f'locallearning.{m}' for m in ('lab.claims', 'lab.reproduction', 'command.app')} & set(key)
 
 
 def test_data_that_changed_under_their_path_are_a_reason(tmp_path, toy):
@@ -431,7 +433,7 @@ def test_threads_of_a_unit(toy, monkeypatch, tmp_path):
 
 def test_force_executes_what_is_done(toy, monkeypatch, tmp_path):
     ran = []
-    monkeypatch.setattr(runner, 'run_notebook', lambda path, target, params: ran.append(path.stem))
+    monkeypatch.setattr(units, 'run_notebook', lambda path, target, params: ran.append(path.stem))
     for force in (False, False, True): assert run_unit(Unit(config(toy), 0, (), str(tmp_path), force)) == 0
     assert ran == ['01_toy', '01_toy']
 
@@ -439,7 +441,7 @@ def test_force_executes_what_is_done(toy, monkeypatch, tmp_path):
 def test_two_commands_at_once_execute_a_notebook_once(toy, monkeypatch, tmp_path):
     ran = []
     def slowly(path, target, params): ran.append(path.stem); threading.Event().wait(.2)
-    monkeypatch.setattr(runner, 'run_notebook', slowly)
+    monkeypatch.setattr(units, 'run_notebook', slowly)
     with ThreadPoolExecutor(2) as pool: assert list(pool.map(run_unit, [Unit(config(toy), 0, (), str(tmp_path))] * 2)) == [0, 0]
     assert ran == ['01_toy']
 
@@ -448,9 +450,9 @@ def test_a_notebook_that_fails_is_not_done_any_more(toy, monkeypatch, tmp_path):
     monkeypatch.setenv('LOCALLEARNING_EVENTS', str(tmp_path/'events'))
     def fail(*a): raise InputError('no')
     unit = Unit(config(toy), 0, (), str(tmp_path), True)
-    monkeypatch.setattr(runner, 'run_notebook', lambda *a: None)
+    monkeypatch.setattr(units, 'run_notebook', lambda *a: None)
     run_unit(unit)
-    monkeypatch.setattr(runner, 'run_notebook', fail)
+    monkeypatch.setattr(units, 'run_notebook', fail)
     assert run_unit(unit) == 2 and run_unit(replace(unit, force=False)) == 2
     assert [json.loads(line) for line in lines(tmp_path/'events')][-1] == dict(error='no', code=2)
 
@@ -461,7 +463,7 @@ def scripted(monkeypatch, *codes):
     def process(unit, events):
         started.append(unit)
         return subprocess.Popen(['sh', '-c', f'echo said; {next(script)}'], stdout=subprocess.PIPE, text=True)
-    monkeypatch.setattr(runner, 'unit_process', process)
+    monkeypatch.setattr(units, 'unit_process', process)
     return started
 
 

@@ -4,8 +4,10 @@ import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 import locallearning.attacks.strong as strong
-from locallearning.attacks.gradient import FGSM, LOSSES, PGD, dlr_targeted, perturbation_norm
-from locallearning.core import InputError, build_recipe
+from locallearning.attacks.gradient import FGSM, PGD
+from locallearning.attacks.ascent import LOSSES, dlr_targeted, perturbation_norm
+from locallearning.core import InputError
+from locallearning.recipes import build_recipe
 from locallearning.data import load
 from locallearning.robustness.target import correct_subset, masking_checks
 from locallearning.robustness.curves import accuracy_curve, critical_norm

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import locallearning as ll
-from locallearning.core import InputError, build_recipe
+from locallearning.core import InputError
+from locallearning.recipes import build_recipe
 from locallearning.models import SHLP, read
 from locallearning.state import load_checkpoint, load_model, load_tree, seeded
 from locallearning.training import SGD, Adam, CrossEntropy, MultiMargin, build_model, History, HoldDecay, Means, Steps, accuracy, epochs, fit, term_names, train_model, train_step

@@ -5,14 +5,15 @@ import numpy as np
 import pytest, torch
 import torch.nn.functional as F
 from torch import nn
-from locallearning.attacks.gradient import FGSM, PGD, GaussianNoise, into_box, margin, per_image, perturbation_norm
+from locallearning.attacks.gradient import FGSM, PGD, GaussianNoise
+from locallearning.attacks.ascent import into_box, margin, per_image, perturbation_norm
 from locallearning.lab.claims import Claim, judge
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import Split
 from locallearning.robustness.target import predict
 from locallearning.models import SHLP, Normalize
 from locallearning.state import save_checkpoint, seeded, stream
-from locallearning.robustness.worst import _flags, Transfer, WorstCase, standard_attacks, strike, weights_key, worst_case
+from locallearning.robustness.worst import worst_flags, Transfer, WorstCase, standard_attacks, strike, weights_key, worst_case
 import pandas as pd
 
 INF = (-math.inf, math.inf)
@@ -317,7 +318,7 @@ def test_a_white_box_that_wins_at_a_larger_radius_clears_the_smaller_win_of_a_bl
 def test_a_black_box_wins_from_two_tenths_of_a_point_on(n, expected):
     broken_by, black = np.full(1000, -1, np.int16), np.array([False, True])
     broken_by[:400], broken_by[400:400 + n], broken_by[900:] = 0, 1, -2
-    assert _flags(broken_by, black, {}) == expected
+    assert worst_flags(broken_by, black, {}) == expected
 
 
 def test_survivors_of_the_whole_box_are_a_sign():

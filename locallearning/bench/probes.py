@@ -14,9 +14,11 @@ from functools import partial
 import numpy as np
 import torch
 from torch import nn,Tensor
-from ..attacks.gradient import FGSM,PGD,climb,objective
+from ..attacks.gradient import FGSM,PGD
+from ..attacks.ascent import climb,objective
 from ..models import SHLP,read
-from ..probes.geometry import landscape,plane,spectrum
+from ..probes.landscapes import landscape,plane
+from ..probes.spectra import spectrum
 from ..robustness.curves import accuracy_curve,compare_protocols,critical_norm
 from ..state import seeded,stream
 from .timing import Row,alternate,bench_images,scaled

@@ -15,9 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from ..core import write_atomic
-from ..runs import surroundings
+from ..lab.runs import surroundings
 from ..hebbian.layer import row_increment,effective_weight,kh_step_
-from ..processes import SharedRanking,joined,rank,shared,size
+from ..hebbian.ranking import SharedRanking,shared
+from ..processes import joined,rank,size
 from ..hebbian.ranking import Ranking
 from .timing import Row,duration
 from .hebbian import LR,hebbian_inputs

@@ -62,7 +62,7 @@ def reproduce(
     force: Annotated[bool, typer.Option('--force', help='execute notebooks that are up to date')] = False,
 ):
     "Run the experiments of a paper and hold its claims against what was measured."
-    from locallearning.lab.executors import share
+    from locallearning.lab.units import share
     from locallearning.lab.families import families,find_family,read_config,resolve
     if shard is not None: share([], shard)
     wanted = list(families()) if names and 'all' in names else names or ['hebbian']
@@ -85,7 +85,7 @@ def run_one(
     import shutil
     from locallearning.lab.claims import claims_table
     from locallearning.lab.families import read_config,runs_folder
-    from locallearning.lab.runner import judge_run,run_config,unfinished
+    from locallearning.lab.reproduction import judge_run,run_config,unfinished
     folder = run_config(config, out, force, report=report, **how)
     if how.get('shard') and (left := unfinished(config, out, how.get('accept_stale', False))): return typer.echo(still_to_do(left))
     verdicts = judge_run(config, runs_folder(out))
@@ -130,7 +130,7 @@ def list_runs(
     out:str,    # folder of all runs
 ):
     "Print which notebooks are done, and why others are not current."
-    from locallearning.lab.runner import status
+    from locallearning.lab.reproduction import status
     rows = status(family.name, out)
     typer.echo('  runs' + ('' if rows else '      none yet'))
     for folder, stem, why in rows: typer.echo(f'    {folder}/{stem}: {"stale: " + why if why else "done"}')

@@ -14,7 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated,Optional
 import typer
-from ..core import InputError,check,import_user,nearest,parse_recipe
+from ..core import InputError,check,nearest
+from ..recipes import import_user,parse_recipe
 from ..lab.families import runs_folder,slug
 from .train import shown
 
@@ -136,7 +137,7 @@ def open_run(
     space:str,      # of the measurements
 ): # `Run`
     "The folder of the results: as asked for, or named after models, data and a hash of the request."
-    from locallearning.runs import Run
+    from locallearning.lab.runs import Run
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:6]
     name = '-'.join([*(re.sub('[^A-Za-z0-9_.]+', '-', n) for n in names[:3]), slug(request['data']), digest])
     folder = Path(out).absolute() if out else runs_folder()/what/name

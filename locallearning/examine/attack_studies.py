@@ -7,7 +7,8 @@ __all__ = ['log_grid', 'attack_study', 'as_results', 'worst_case_study', 'as_wor
 
 # %% ../../nbs/examine/02_attack_studies.ipynb #9d613892
 import numpy as np
-from ..core import build_recipe,check
+from ..recipes import build_recipe
+from ..core import check
 from ..state import load_model
 from ..data import Data
 from ..robustness.curves import Critical,Curve,accuracy_curve,critical_norm

@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from ..core import InputError,build_recipe,check,measure,parse_recipe,progress
-from ..attacks.gradient import GaussianNoise,PGD,norm_order
+from ..core import InputError,check,measure,progress
+from ..recipes import build_recipe,parse_recipe
+from ..attacks.gradient import GaussianNoise,PGD
+from ..attacks.ascent import norm_order
 from ..data import Data,Split,check_images
 from ..robustness.target import predict
 from ..robustness.curves import Critical,Curve,accuracy_curve,check_grid,critical_norm
-from ..robustness.worst import Transfer,WorstCase,standard_attacks,strike,worst_case,_flags
+from ..robustness.worst import Transfer,WorstCase,standard_attacks,strike,worst_case,worst_flags
 from ..state import describe,load_tree,save_tree,stream
 from .studies import test_images
 from .subjects import Subject,kept
@@ -202,7 +204,7 @@ def with_curves(
         for row, right in zip(by, curve.right):
             row[at[~right & ((row[at] == -1) | (black[row[at]] & ~black[j]))]] = j
     for below, row in zip(by, by[1:]): row[(row == -1) & (below >= 0)] = below[(row == -1) & (below >= 0)]
-    return replace(worst, broken_by=by, flags=[_flags(row, black, worst.signs) for row in by])
+    return replace(worst, broken_by=by, flags=[worst_flags(row, black, worst.signs) for row in by])
 
 # %% ../../nbs/examine/03_evaluation.ipynb #cbd59967
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from ..core import check,nearest
 from ..figures.style import DOUBLE,SINGLE,axes,looks,styled
 from ..figures.plots import plot_critical,plot_curves,plot_landscapes,plot_quantiles,plot_spectrum,plot_tiles
-from ..probes.geometry import PowerLaw,Spectrum
+from ..probes.spectra import PowerLaw,Spectrum
 from ..robustness.worst import WorstCase
 from .evaluation import Evaluation,all_flags
 from .probing import Probed

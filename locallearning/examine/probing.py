@@ -15,8 +15,10 @@ from torch import nn
 from ..core import InputError,check,measure,nearest,progress
 from ..data import Data
 from ..models import has_closed_form,layer_path
-from ..probes.geometry import decision_map,effective_dimension,jacobian_norm,landscape,landscape_quantiles
-from ..probes.geometry import plane,power_law,spectrum
+from ..probes.landscapes import decision_map,jacobian_norm,landscape,landscape_quantiles
+from ..probes.spectra import effective_dimension
+from ..probes.landscapes import plane
+from ..probes.spectra import power_law,spectrum
 from ..state import stream
 from .studies import as_landscape,test_images
 from .subjects import Subject,find_layer,inner_model,kept

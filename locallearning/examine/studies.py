@@ -12,8 +12,10 @@ import torch
 from ..state import load_model,stream,seeded
 from ..data import Data,Split,gaussian_noise
 from ..models import SHLP
-from ..probes.geometry import Decision,Landscape,Plane,PowerLaw,Quantiles,Spectrum,decision_map,effective_dimension,landscape,landscape_quantiles
-from ..probes.geometry import plane,power_law,resampled_spectra,size_sweep
+from ..probes.landscapes import Decision,Landscape,Plane,Quantiles,decision_map,landscape,landscape_quantiles
+from ..probes.spectra import PowerLaw,Spectrum,effective_dimension
+from ..probes.landscapes import plane
+from ..probes.spectra import power_law,resampled_spectra,size_sweep
 
 # %% ../../nbs/examine/01_studies.ipynb #64d76608
 def test_images(

@@ -8,7 +8,7 @@ __all__ = ['WRAPPERS', 'Subject', 'model_key', 'kept', 'find_checkpoint', 'check
            'check_logits', 'find_layer', 'ReadAt', 'read_at', 'fit_space']
 
 # %% ../../nbs/examine/00_subjects.ipynb #878cd1a8
-import hashlib,inspect,os,pickle,sys
+import hashlib,inspect,os,pickle
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass,replace
@@ -18,10 +18,11 @@ import torch
 from torch import nn,Tensor
 from safetensors import SafetensorError,safe_open
 from safetensors.torch import load_file
-from ..core import InputError,Recipe,build_recipe,check,import_user,nearest,parse_recipe
+from ..core import InputError,check,nearest
+from ..recipes import Recipe,build_recipe,import_user,parse_recipe
 from ..data import Split
-from ..models import LpUnit,Normalize,Prepended,evaluating,layer_path,prepend,read
-from ..runs import closure
+from ..models import Normalize,Prepended,evaluating,layer_path,prepend,read
+from ..store import closure
 from ..state import device_of,load_checkpoint,load_model,seeded
 
 # %% ../../nbs/examine/00_subjects.ipynb #c03fc59f

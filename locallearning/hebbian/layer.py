@@ -13,12 +13,14 @@ import torch
 from torch import nn,Tensor
 import torch.nn.functional as F
 from fastcore.basics import patch
-from ..core import Piece,check,nearest,InputError
+from ..recipes import Piece
+from ..core import check,nearest,InputError
 from ..state import stream
-from ..data import Data,Split,as_split,check_images,_fingerprint
+from ..data import Data,Split,as_split,check_images,fingerprint
 from ..models import flat_input
 from .ranking import Ranking,CertifiedRanking,ranked
-from ..processes import called,during,in_step,shared,size
+from ..processes import called,during,in_step,size
+from .ranking import shared
 from ..training import epochs as each_epoch
 
 # %% ../../nbs/hebbian/01_layer.ipynb #158482d4
@@ -300,7 +302,7 @@ def train_layer(
     asked = {name: v for name, v in locals().items() if name not in ('data', 'device', 'folder', 'every')}
     check_training(width, p, k, delta, radius, mode, epochs, lr, batch_size)
     split = as_split(data.train).to(device)
-    if size() > 1 and not called(**asked, images=_fingerprint(train=split)): return {}
+    if size() > 1 and not called(**asked, images=fingerprint(train=split)): return {}
     layer = KHLayer(math.prod(data.shape), width, p, k, delta, radius, sigma, stream(seed, 'kh-init')).to(device)
     norms = Norms(epochs).to(device)
     state, path = dict(layer=layer, norms=norms), f'{folder}/state.safetensors' if folder else None

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from scipy.special import chdtrc
 from torch import nn,Tensor
-from ..core import Piece,check,nearest
+from ..recipes import Piece
+from ..core import check,nearest
 from ..data import Data,Split
 from ..models import Power
 from ..state import device_of

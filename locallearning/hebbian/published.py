@@ -15,11 +15,12 @@ import torch
 from fastcore.basics import patch
 from scipy.special import chdtrc
 from torch import nn,Tensor
-from ..core import Piece,check,nearest
+from ..recipes import Piece
+from ..core import check,nearest
 from ..data import Split,as_split
 from ..models import Out,evaluating,read
 from ..regularizers import Jacobian
-from ..attacks.gradient import check_attack_input,maximise,objective
+from ..attacks.ascent import check_attack_input,maximise,objective
 from ..state import device_of
 from .model import Mixture,Pruned,gaussian_log_likelihood,log_variances
 

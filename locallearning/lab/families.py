@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RESERVED', 'experiments_root', 'Family', 'families', 'find_family', 'Parameter', 'notebook_parameters', 'parameters',
-           'parse_value', 'Config', 'slug', 'folder_name', 'data_path', 'resolve', 'read_config', 'runs_folder']
+           'parse_value', 'Config', 'slug', 'folder_name', 'data_path', 'resolve', 'read_config', 'runs_folder', 'Spec',
+           'model_spec', 'space_of']
 
 # %% ../../nbs/lab/00_families.ipynb #0f2321db
 import ast,hashlib,io,json,os,re,tokenize,tomllib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any,Iterable
 import locallearning
 from ..core import InputError,check,nearest
+from ..recipes import complete_recipe
 
 # %% ../../nbs/lab/00_families.ipynb #a4339245
 def experiments_root()->Path: # folder with one folder a family
@@ -213,3 +215,40 @@ def runs_folder(
     if out or os.environ.get('LOCALLEARNING_RUNS'): return Path(out or os.environ['LOCALLEARNING_RUNS']).absolute()
     here = Path.cwd()
     return next((p for p in [here, *here.parents] if (p/'settings.ini').exists()), here)/'runs'
+
+# %% ../../nbs/lab/00_families.ipynb #e925d13b
+@dataclass(frozen=True)
+class Spec:
+    "One model of a family, with its recipe completed."
+    key:str             # 'jreg'
+    label:str           # for figures
+    color:str           # likewise
+    model:str           # completed recipe
+    training:dict       # what `train_model` gets besides
+    kind:str = ''       # 'published' or 'meant', where a family has both
+
+# %% ../../nbs/lab/00_families.ipynb #2ffbb423
+def model_spec(
+    key:str,        # name of the model
+    about:dict,     # its table in `family.toml`
+    params:dict,    # parameters of the notebook
+    sizes:dict,     # what the data determine: in_features, classes
+)->Spec: # completed
+    "Complete the recipes of a model."
+    known = sizes | params
+    fill = lambda recipe: repr(complete_recipe(recipe, **known))
+    lr = about.get('lr', params.get('lr', 1e-3))
+    training = {k: about[k] if k in about else params[k] for k in ('epochs', 'batch_size', 'clip') if k in about or k in params}
+    training |= dict(penalties=[fill(p) for p in about.get('penalties', [])], opt=fill(about.get('opt', 'Adam()')), lr=fill(lr) if isinstance(lr, str) else lr)
+    return Spec(key, about.get('label', key), about.get('color', '#444444'), fill(about['model']), training, about.get('kind', ''))
+
+# %% ../../nbs/lab/00_families.ipynb #4c707c57
+def space_of(
+    family:Family,  # whose models share a space
+    params:dict,    # parameters of the notebook
+)->dict: # for `Data.in_space`; empty where the family says nothing
+    "The space of the images that the models of a family see."
+    recipe = family.about['family'].get('space')
+    if recipe is None: return {}
+    if recipe == 'lp_unit': recipe = f'LpUnit({"p=" + str(params["p"]) if "p" in params else ""})'
+    return dict(space='lp_unit', **complete_recipe(recipe).kwargs)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core import InputError,check
-from ..runs import read_table
+from ..store import read_table
 from .claims import seed_interval,verdict
 from .families import Family,families
 from ..figures.seeds import Range,plot_bands,plot_beside,plot_quartiles,plot_ranks

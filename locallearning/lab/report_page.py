@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from ..core import write_atomic
 from .report import Report,read_reports
-from .runner import own_kernel
+from .units import own_kernel
 
 # %% ../../nbs/lab/08_report_page.ipynb #b4b34d7d
 class Part(NamedTuple):

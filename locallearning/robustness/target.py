@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn,Tensor
-from ..attacks.gradient import FGSM,margin,norm_order,objective,perturbation_norm,climb
+from ..attacks.gradient import FGSM
+from ..attacks.ascent import margin,norm_order,objective,perturbation_norm,climb
 from ..core import check
 from ..data import Split,as_split
 from ..models import evaluating
