@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['stream', 'seeded', 'pick_device', 'device_of', 'save_tree', 'load_tree', 'describe', 'parametrizations',
-           'save_checkpoint', 'load_checkpoint', 'misfit', 'user_modules', 'load_model']
+           'save_checkpoint', 'load_checkpoint', 'misfit', 'user_modules', 'load_model', 'model_key']
 
 # %% ../nbs/03_state.ipynb #057c23b3
-import hashlib,json
+import hashlib,json,re
 from contextlib import contextmanager
 from pathlib import Path
 import torch
@@ -16,6 +16,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn,Tensor
 from torch.nn.utils.parametrize import is_parametrized,register_parametrization,type_before_parametrizations
 from .core import InputError,check,nearest,write_atomic
+from .store import closure
 from .recipes import Recipe,build_recipe,import_user,parse_recipe
 
 # %% ../nbs/03_state.ipynb #047b8c8c
@@ -239,3 +240,18 @@ def _rebuild(about, modules):
             register_parametrization(model.get_submodule(path), name, piece := build_recipe(text, modules))
             if '(' not in describe(piece): piece.recipe = text
     return model
+
+# %% ../nbs/03_state.ipynb #abe717af
+def model_key(
+    model:nn.Module,    # any module
+    modules=(),         # further modules whose code counts, by import path
+)->str: # hash
+    "Hash the weights, the architecture and the code of a model."
+    classes = {type(m).__module__ for m in model.modules()}
+    code = closure([*modules, *(c for c in classes if not c.startswith('torch.'))])
+    printed = re.sub('0x[0-9a-f]+', '', f'{model!r} {parametrizations(model)}')  # addresses differ from run to run
+    h = hashlib.sha256(repr((printed, code)).encode())
+    for name, t in sorted([*model.named_parameters(), *model.named_buffers()]):
+        h.update(f'{name} {t.dtype} {tuple(t.shape)}'.encode())
+        h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return h.hexdigest()

@@ -13,7 +13,8 @@ from locallearning.data import Split
 from locallearning.robustness.target import predict
 from locallearning.models import SHLP, Normalize
 from locallearning.state import save_checkpoint, seeded, stream
-from locallearning.robustness.worst import worst_flags, Transfer, WorstCase, standard_attacks, strike, weights_key, worst_case
+from locallearning.robustness.worst import worst_flags, Transfer, WorstCase, standard_attacks, strike, worst_case
+from locallearning.state import model_key
 import pandas as pd
 
 INF = (-math.inf, math.inf)
@@ -167,9 +168,9 @@ def test_examples_are_in_ball_and_box_and_do_what_is_said(model, test, result):
 
 
 def test_model_and_images_are_left_as_they_were(model, test, attacks):
-    before, x, grads = weights_key(model), test.x.clone(), [p.grad.clone() for p in model.parameters()]
+    before, x, grads = model_key(model), test.x.clone(), [p.grad.clone() for p in model.parameters()]
     model.train(); worst_case(model, test, attacks[:1], [.03])
-    assert model.training and weights_key(model) == before and test.x.equal(x) and all(p.grad.equal(g) for p, g in zip(model.parameters(), grads))
+    assert model.training and model_key(model) == before and test.x.equal(x) and all(p.grad.equal(g) for p, g in zip(model.parameters(), grads))
     model.eval()
 
 
@@ -268,7 +269,7 @@ def test_the_code_of_a_users_function_is_part_of_the_request(model, test, tmp_pa
 
 def test_a_scaling_layer_is_part_of_the_key_of_a_model(model):
     "Its mean is in no state dict; nor is the slope of an activation."
-    key = lambda first: weights_key(nn.Sequential(first, model))
+    key = lambda first: model_key(nn.Sequential(first, model))
     assert key(Normalize((.5,))) != key(Normalize((.4,))) and key(nn.LeakyReLU(.1)) != key(nn.LeakyReLU(.2)) and key(nn.ReLU()) == key(nn.ReLU())
 
 
