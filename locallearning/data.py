@@ -38,7 +38,7 @@ def check_images(
     check(len(x) > 0, f'{what} have shape {tuple(x.shape)}: no images at all')
     finite = x.detach().flatten(1).isfinite().all(1)
     bad = (~finite).nonzero()[:, 0]
-    check(len(bad) == 0, f'{what}: {len(bad)} of {len(x)} hold NaN or Inf, the first are numbers {bad[:3].tolist()}; remove them')
+    check(len(bad) == 0, lambda: f'{what}: {len(bad)} of {len(x)} hold NaN or Inf, the first are numbers {bad[:3].tolist()}; remove them')
     if bounds is not None: _check_bounds(x.detach(), *bounds, what)
     return x
 
@@ -201,7 +201,7 @@ def in_space(
 # %% ../nbs/06_data.ipynb #ca045787
 def _lp_norm(space):
     recipe = parse_recipe(space)
-    check(recipe.name == 'lp_unit', f'unknown space {space!r}; {nearest(recipe.name, ["pixel", "lp_unit"])}')
+    check(recipe.name == 'lp_unit', lambda: f'unknown space {space!r}; {nearest(recipe.name, ["pixel", "lp_unit"])}')
     p = recipe.kwargs.get('p', recipe.args[0] if recipe.args else None)
     right = isinstance(p, (int, float)) and 1 <= p < float('inf')
     check(right, f'space {space!r}: the norm is {p}; must be a number ≥ 1, as in lp_unit(p=3)')
@@ -394,13 +394,13 @@ def split_recipe(
     else:
         ends = [len(text), *(i for i, c in enumerate(text) if c == '(')]
         cut = next((i for i in ends if i and Path(text[:i]).expanduser().exists()), None)
-        check(cut, f'no data set, and no .npz, folder or .tar[.gz], of the name {name!r}; {nearest(name.lower(), NAMES)}')
+        check(cut, lambda: f'no data set, and no .npz, folder or .tar[.gz], of the name {name!r}; {nearest(name.lower(), NAMES)}')
     recipe = parse_recipe('data' + text[cut:])
     valid = [*list(inspect.signature(subset).parameters)[1:], 'space']
     options = dict(zip(['first'], recipe.args)) | recipe.kwargs
     nameless = f'{text}: options but the number of images have names, as in mnist(1000, val=100); {nearest("", valid)}'
     check(len(options) == len(recipe.args) + len(recipe.kwargs), nameless)
-    for k in options: check(k in valid, f'{text}: there is no option {k!r}; {nearest(k, valid)}')
+    for k in options: check(k in valid, lambda: f'{text}: there is no option {k!r}; {nearest(k, valid)}')
     return text[:cut], options
 
 # %% ../nbs/06_data.ipynb #d6e362df

@@ -67,7 +67,7 @@ def read_npz(
     except InputError: raise
     except _BROKEN as e: raise UnreadableFile(f'{path} is truncated, pickled or no npz file ({e}); make it again with np.savez') from None
     missing = [k for k in _NEED if k not in parts]
-    check(not missing, f'{path} lacks {", ".join(missing)}; expected {", ".join(_NEED)}')
+    check(not missing, lambda: f'{path} lacks {", ".join(missing)}; expected {", ".join(_NEED)}')
     return parts
 
 # %% ../nbs/05_files.ipynb #216dfe54

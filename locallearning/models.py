@@ -49,7 +49,7 @@ def layer_path(
     "Find out which submodule a layer name means; a role wins over a submodule of the same name, which is then `.features`."
     path = getattr(model, 'roles', {}).get(layer, layer.removeprefix('.'))
     paths = [n for n, _ in model.named_modules() if n]
-    check(path in paths, f'no layer {layer!r} in {type(model).__name__}; {nearest(path, paths)}')
+    check(path in paths, lambda: f'no layer {layer!r} in {type(model).__name__}; {nearest(path, paths)}')
     return path
 
 # %% ../nbs/07_models.ipynb #57475335
@@ -70,7 +70,7 @@ def read(
     if layer == 'logits': out.layer = logits
     elif layer in ('hidden', 'features'): out.layer = getattr(out, layer)
     elif layer:
-        check('layer' in captured, f'layer {layer!r} of {type(model).__name__} did not run; choose one that does: {", ".join(out.paths)}')
+        check('layer' in captured, lambda: f'layer {layer!r} of {type(model).__name__} did not run; choose one that does: {", ".join(out.paths)}')
         out.layer = captured['layer']
     return out
 
@@ -161,7 +161,7 @@ class SHLP(Piece, nn.Module):
     ):
         super().__init__()
         self.in_features,self.width,self.classes,self.n,self.activation,self.batch_norm = in_features,width,classes,n,activation,batch_norm
-        check(activation in ('relu', 'tanh'), f'activation {activation!r}; {nearest(activation, ["relu", "tanh"])}')
+        check(activation in ('relu', 'tanh'), lambda: f'activation {activation!r}; {nearest(activation, ["relu", "tanh"])}')
         check(activation == 'relu' or n == 1, f'n={n} with tanh: a power of a negative number is undefined; use n=1')
         self.flatten = nn.Flatten()
         self.hidden = nn.Linear(in_features, width, bias=False)

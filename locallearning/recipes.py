@@ -98,7 +98,7 @@ def complete_recipe(
     if not isinstance(recipe, Recipe): recipe = parse_recipe(recipe)
     make = find_name(recipe.name, modules)
     params = inspect.signature(make).parameters
-    for k in recipe.kwargs: check(k in params or _open(params), f'{recipe.name} has no field {k!r}; {nearest(k, params)}')
+    for k in recipe.kwargs: check(k in params or _open(params), lambda: f'{recipe.name} has no field {k!r}; {nearest(k, params)}')
     nest = lambda o: complete_recipe(o, modules, **known) if isinstance(o, Recipe) else type(o)(map(nest, o)) if isinstance(o, (list, tuple)) else o
     try: given = inspect.signature(make).bind_partial(*recipe.args, **recipe.kwargs).arguments
     except TypeError as e: raise InputError(f'{recipe!r}: {e}; its fields are {", ".join(params)}') from None

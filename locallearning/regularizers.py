@@ -216,7 +216,7 @@ class Spectral(Piece, nn.Module):
         offset:str='code',     # 'code': anchor at rank tau+1, 'paper': at rank tau
     ):
         super().__init__()
-        check(offset in ('code', 'paper'), f'offset {offset!r}; {nearest(offset, ["code", "paper"])}')
+        check(offset in ('code', 'paper'), lambda: f'offset {offset!r}; {nearest(offset, ["code", "paper"])}')
         check(tau >= (offset == 'paper'), f'Spectral(tau={tau}, offset={offset!r}): the anchor would lie before the first variance')
         self.strength,self.exponent,self.tau,self.of,self.offset = strength,exponent,tau,of,offset
         self.generator = None
@@ -238,7 +238,7 @@ def refresh(self:Spectral,
     with torch.no_grad(), evaluating(model):
         chunks = (read(model, x, self.of).layer for x, _ in batches)
         cov, _ = covariance(chunks)
-    check(cov.isfinite().all(), f'{self!r}: the {self.of} of the {type(model).__name__} are not finite; lower learning rate or strength')
+    check(cov.isfinite().all(), lambda: f'{self!r}: the {self.of} of the {type(model).__name__} are not finite; lower learning rate or strength')
     like = next(model.parameters())
     self.basis = _eigenvectors(cov).flip(1).to(like.device, like.dtype)
 
@@ -253,8 +253,8 @@ def forward(self:Spectral,
     "Raises `InputError` before the first `refresh`, and where there is no tail to penalise."
     h = (getattr(out, self.of) if self.of in ('logits', 'hidden', 'features') else read(model, x, self.of).layer).flatten(1)
     anchor = self.tau - (self.offset == 'paper')
-    check(h.shape[1] > anchor + 1, f'{self!r}: {self.of} has {h.shape[1]} units, none lies behind the anchor; lower tau')
-    check(len(h) > 1, f'{self!r}: a batch of {len(h)} has no covariance; use a larger batch')
-    check(self.basis is not None, f'{self!r} has no basis yet; call refresh(model, batches, epoch) at the start of every epoch')
-    check(len(self.basis) == h.shape[1], f'{self!r}: the basis has {len(self.basis)} units, not {h.shape[1]}; refresh on this model')
+    check(h.shape[1] > anchor + 1, lambda: f'{self!r}: {self.of} has {h.shape[1]} units, none lies behind the anchor; lower tau')
+    check(len(h) > 1, lambda: f'{self!r}: a batch of {len(h)} has no covariance; use a larger batch')
+    check(self.basis is not None, lambda: f'{self!r} has no basis yet; call refresh(model, batches, epoch) at the start of every epoch')
+    check(len(self.basis) == h.shape[1], lambda: f'{self!r}: the basis has {len(self.basis)} units, not {h.shape[1]}; refresh on this model')
     return tail_misfit(batch_spectrum(h, self.basis), self.exponent, anchor)

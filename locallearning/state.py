@@ -53,7 +53,7 @@ def pick_device(
     there = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
     if name == 'auto': return next(k for k, v in there.items() if v)
     kind = str(name).split(':')[0]
-    check(kind in there, f'unknown device {name!r}; {nearest(kind, ["auto", *there])}')
+    check(kind in there, lambda: f'unknown device {name!r}; {nearest(kind, ["auto", *there])}')
     check(there[kind], f'device {name!r} was asked for, but this machine has no {kind}; use auto or cpu')
     return str(name)
 
@@ -223,7 +223,7 @@ def load_model(
     "Rebuild a model from its checkpoint; raises `InputError` for a foreign model, which must be built first, and for modules that were not named."
     saved = load_checkpoint(path)
     about, missing = saved['about'], [m for m in saved['about'].get('modules', []) if m not in modules]
-    check(not missing, f'checkpoint {path} uses {", ".join(missing)}; pass {" ".join(f"--import {m}" for m in missing)} (modules={missing} in Python) to let that code run')
+    check(not missing, lambda: f'checkpoint {path} uses {", ".join(missing)}; pass {" ".join(f"--import {m}" for m in missing)} (modules={missing} in Python) to let that code run')
     for text in [about['recipe'], *(p for o in about.get('parametrizations', {}).values() for p in o)]:
         check('(' in text, f'checkpoint {path} holds a foreign {"model" if text == about["recipe"] else "parametrization"}, {text}; build it and pass it to load_checkpoint')
     with seeded(0, 'rebuild'): model = _rebuild(about, modules)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 
 import locallearning as ll
-from locallearning import core
-from locallearning.core import COLUMNS, InputError, measure, nearest, progress, write_atomic
+from locallearning import core, recipes as recipes_module
+from locallearning.core import COLUMNS, InputError, check, check_number, measure, nearest, progress, write_atomic
 from locallearning.recipes import Piece, Recipe, build_recipe, complete_recipe, find_name, parse_recipe
 
 
@@ -75,7 +76,7 @@ def test_anything_but_a_call_of_literals_is_refused(text):
 
 
 def test_parsing_calls_nothing(monkeypatch):
-    monkeypatch.setattr(core, 'find_name', lambda *a: pytest.fail('a name was looked up'))
+    monkeypatch.setattr(recipes_module, 'find_name', lambda *a: pytest.fail('a name was looked up'))
     assert parse_recipe('Boom(exec("1/0"))'.replace('exec("1/0")', "g('1/0')")).args == (Recipe('g', ('1/0',)),)
 
 
@@ -299,3 +300,33 @@ def test_measurements_have_the_columns_of_the_protocol():
 
 def test_input_errors_are_value_errors():
     assert issubclass(InputError, ValueError) and ll.InputError is InputError and find_name('InputError') is InputError
+
+
+# --- checks
+
+def test_a_message_is_made_only_when_it_is_needed():
+    made = []
+    check(True, lambda: made.append(1))
+    assert made == []
+    with pytest.raises(InputError, match='^late$'): check(False, lambda: 'late')
+    with pytest.raises(InputError, match='^plain$'): check(False, 'plain')
+
+
+@pytest.mark.parametrize('value', [1, 2.5, float('inf'), np.float32(1), np.int64(3), torch.tensor(2.), torch.tensor(2), np.array(3)])
+def test_numbers_of_all_kinds_are_numbers(value): check_number('x', value, low=1)
+
+
+@pytest.mark.parametrize('value, said', [
+    ('1', "x='1': must be a number ≥ 1"), (None, 'x=None'), (True, 'x=True'), ([1], r'x=\[1\]'), (float('nan'), 'x=nan'), (.5, 'x=0.5: must be a number ≥ 1'), (1j, 'x is a complex'),
+    (torch.ones(3), 'x is a Tensor'), (torch.nn.Linear(2, 2), 'x is a Linear: must be'), (print, 'x is a builtin_function_or_method'), ('y'*999, 'x=.{,40}: must')])
+def test_what_is_no_number_is_said_with_its_type_or_value(value, said):
+    with pytest.raises(InputError, match=said): check_number('x', value, low=1)
+
+
+def test_bounds_whole_numbers_and_none():
+    check_number('x', None, optional=True)
+    check_number('x', 1, above=0, high=1, whole=True)
+    for value, rules, said in [(0, dict(above=0), 'x=0: must be a number > 0$'), (2, dict(low=0, high=1), 'x=2: must be a number ≥ 0 and ≤ 1$'), (1.5, dict(whole=True), 'x=1.5: must be a whole number$'),
+                               (2., dict(whole=True, optional=True), 'x=2.0: must be a whole number or None$'), (0, dict(low=1, why='one is the least'), '; one is the least$')]:
+        with pytest.raises(InputError, match=said): check_number('x', value, **rules)
+    with pytest.raises(InputError, match=r'^PGD\(steps=0\): must'): check_number('PGD(steps)', 0, low=1)
