@@ -163,7 +163,7 @@ values = st.recursive(leaves, lambda v: st.lists(v, max_size=3) | st.lists(v, ma
 def same(a, b):
     if isinstance(a, pd.DataFrame): return isinstance(b, pd.DataFrame) and list(a) == list(b) and all(same(a[c].tolist(), b[c].tolist()) for c in a) and (not len(a.columns) or len(a) == len(b))
     if isinstance(a, np.ndarray): return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b)
-    if isinstance(a, (list, tuple)): return isinstance(b, list) and len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, (list, tuple)): return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict): return [*map(repr, a)] == [*map(repr, b)] and same([*a.values()], [*b.values()])
     return type(a) is type(b) and (a == b or a != a and b != b)
 
@@ -197,6 +197,71 @@ def test_results_hold_tensors_and_named_tuples(tmp_path):
     w = torch.eye(2, requires_grad=True)
     store(tmp_path, namedtuple('Fit', 'w n')(w.T[:1], np.float32(2)), {})
     assert same(unstore(tmp_path), dict(w=np.float32([[1, 0]]), n=2.)) and w.requires_grad
+
+
+def results():
+    import torch
+    plane = ll.Plane(torch.rand(1, 2, 2), torch.rand(1, 2, 2), torch.rand(1, 2, 2), 3., 5)
+    yield ll.Curve(np.array([0., .1]), np.array([[True, False], [True, True]]), 2, "PGD(norm='inf')", 'pixel', ('below chance', 'masking'))
+    yield ll.Curve(np.zeros(0), np.zeros((0, 2), bool), 2, 'PGD()', 'pixel', ())
+    for order, grid in ((2, None), ('inf', np.array([.1, .2]))):
+        yield ll.Critical(np.array([.1, np.inf, np.nan]), np.zeros(3), np.float32([1, 2, 3]), np.array([True, False, True]), np.arange(3), 'bisect', 'PGD()', order, grid, 'pixel', ())
+    for examples in (None, torch.rand(2, 1, 2, 2)):
+        yield ll.WorstCase(np.array([.1]), ('PGD()', 'APGD()'), (False, True), np.array([[0, -1]]), np.arange(2), 'pixel', (), {'PGD()': ['fixed'], 'APGD()': []}, examples)
+    yield ll.Spectrum(torch.rand(5, dtype=torch.float64), 100, 5, 'features')
+    yield ll.PowerLaw(1.2, math.nan, -.1, (10, 500), 1.1, math.inf)
+    yield plane
+    yield ll.Landscape(torch.rand(5, 5), plane)
+    yield ll.Decision(torch.randint(9, (5, 5)), torch.rand(5, 5), plane)
+    yield ll.Quantiles((1., 2.), (.1, .5, .9), torch.rand(2, 3), 4)
+
+
+def parts_alike(a, b):
+    import torch
+    if type(a) is not type(b): return False
+    if isinstance(a, torch.Tensor): return a.dtype == b.dtype and a.equal(b)
+    if isinstance(a, np.ndarray): return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == 'f')
+    if isinstance(a, dict): return [*a] == [*b] and all(map(parts_alike, a.values(), b.values()))
+    if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(parts_alike, a, b))
+    return parts_alike(vars(a), vars(b)) if hasattr(a, '__dataclass_fields__') else a == b or a != a and b != b
+
+
+@pytest.mark.parametrize('result', [*results()], ids=lambda r: type(r).__name__)
+def test_a_result_comes_back_as_what_it_was(tmp_path, result):
+    store(tmp_path, dict(one=result, several=[result, {3: (result, None)}]), {})
+    back = unstore(tmp_path)
+    assert all(parts_alike(result, o) for o in (back['one'], back['several'][0], back['several'][1][3][0])) and back['several'][1][3][1] is None
+
+
+def test_what_was_read_may_be_written_into(tmp_path):
+    import torch
+    store(tmp_path, ll.Spectrum(torch.ones(2, requires_grad=True), 3, 2, 'a'), {})
+    unstore(tmp_path).values.mul_(2)
+    assert unstore(tmp_path).values.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize('name, said', [('Spectre', 'holds a Spectre, which is not a result of locallearning '), ('reproduce', 'not a result'), ('PGD.__init__', 'not a result'), ('SHLP', 'not a result'),
+                                        ('PowerLaw', 'holds a PowerLaw of values, samples, width, layer, but it is made of exponent, ')])
+def test_a_result_that_this_version_does_not_have_is_named(tmp_path, name, said):
+    import torch
+    store(tmp_path, ll.Spectrum(torch.ones(2), 3, 2, 'a'), {})
+    text = (tmp_path/'value.json').read_text()
+    (tmp_path/'value.json').write_text(text.replace('"Spectrum"', json.dumps(name)))
+    with pytest.raises(InputError, match=said) as e: unstore(tmp_path)
+    assert ll.__version__ in str(e.value) and 'damaged' not in str(e.value) and 'delete that folder' in str(e.value)
+
+
+def test_results_of_a_user_are_stored_as_their_fields(tmp_path):
+    "They would have to be imported again, from wherever they were."
+    store(tmp_path, namedtuple('Spectrum', 'values n')(np.arange(2), (1, 2)), {})
+    back = unstore(tmp_path)
+    assert type(back) is dict and back['values'].tolist() == [0, 1] and back['n'] == (1, 2)
+
+
+def test_what_was_stored_before_results_had_names_still_reads(tmp_path):
+    old = {'$dict': [['curve', {'$dict': [['flags', {'$list': ['masking']}], ['n', 2]]}], ['best', {'$list': [0.5, None]}], ['file', {'$path': 'w'}]]}
+    (tmp_path/'value.json').write_text(json.dumps(dict(value=old, about={})))
+    assert unstore(tmp_path) == dict(curve=dict(flags=['masking'], n=2), best=[.5, None], file=tmp_path/'w')
 
 
 def test_paths_lie_inside_the_result(tmp_path):
