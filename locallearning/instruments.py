@@ -92,7 +92,8 @@ class Number(NamedTuple):
 # %% ../nbs/10_instruments.ipynb #11cb9a11
 class Instrument(Piece):
     "A way to look at a model. A subclass has a `probe`, `measure`, `setting`, `numbers`, perhaps `per_image` and `draw`."
-    probe = ''  # its name in the table of measurements
+    probe = ''         # its name in the table of measurements
+    needs = 'outputs'  # of a model: 'logits', 'outputs', or '' where it never runs
     def measure(self,
         subject:Subject, # the model; a bare module will do
         data:Data,       # in a space that it takes

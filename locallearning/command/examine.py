@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GRIDS', 'Imports', 'Model', 'Weights', 'Scaling', 'DataSet', 'DataRoot', 'Space', 'Seed', 'Device', 'Out', 'ATTACK',
-           'PROBES', 'parse_numbers', 'parse_grid', 'parse_bounds', 'exclude', 'find_data', 'find_subjects', 'open_run',
+           'parse_numbers', 'parse_grid', 'parse_bounds', 'exclude', 'find_data', 'find_subjects', 'open_run',
            'aligned', 'evaluation_text', 'doubts', 'probe_text', 'finish', 'evaluate', 'run_evaluation',
            'keep_examples', 'report_evaluation', 'probe', 'run_probe']
 
@@ -141,7 +141,8 @@ def open_run(
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:6]
     name = '-'.join([*(re.sub('[^A-Za-z0-9_.]+', '-', n) for n in names[:3]), slug(request['data']), digest])
     folder = Path(out).absolute() if out else runs_folder()/what/name
-    return Run(folder, seed=request['seed'], space=space, params=request)
+    store = runs_folder()/'artefacts' if folder.is_relative_to(runs_folder()) else folder/'artefacts'
+    return Run(folder, store, seed=request['seed'], space=space, params=request)
 
 # %% ../../nbs/command/01_examine.ipynb #94f22165
 def aligned(
@@ -178,7 +179,7 @@ def doubts(
     flags, # of each row, as texts
 )->list[str]: # sentences
     "Explain the flags of a table."
-    from locallearning.examine.evaluation import OUTSIDE
+    from locallearning.robustness.instruments import OUTSIDE
     found = {f for text in flags for f in text.split(', ') if f}
     why = ['what leaves ball or box proves nothing; such an attack is left out of the worst case']*(OUTSIDE in found)
     failed = 'here the attack may have failed, rather than the model held; compare the worst case (--attack standard)'
@@ -191,6 +192,8 @@ def probe_text(
     "Write measurements as a table, a column for each quantity."
     import pandas as pd
     frame, text = pd.DataFrame(rows), []
+    points = frame.groupby('quantity')['setting'].transform('nunique')
+    frame = frame[points <= 8]  # the file has whole series
     for setting, part in frame.groupby('setting', sort=False):
         rows = [dict(model=m) | dict(zip(p['quantity'], p['value'])) for m, p in part.groupby('model', sort=False)]
         text += [setting.replace(';', ', ').replace('=', ' = '), *aligned(rows)]
@@ -232,7 +235,7 @@ def evaluate(
         help='box of valid images, or none; default: that of the data')] = None,
     n: Annotated[Optional[int], typer.Option('--n', metavar='IMAGES', help='how many test images; default: 1000')] = None,
     critical: Annotated[bool, typer.Option('--critical/--no-critical', show_default=False,
-        help='also the smallest perturbation that breaks each image, where an attack looks at gradients; default: --critical')] = True,
+        help='also how far each image has to be moved before an attack breaks it, where the attack looks at gradients; default: --critical')] = True,
     surrogate: Annotated[Optional[str], typer.Option(metavar='CHECKPOINT',
         help='adds examples made on this model to the worst case')] = None,
     save: Annotated[Optional[str], typer.Option('--save-examples', metavar='FILE',
@@ -260,7 +263,7 @@ def evaluate(
     one = len(checkpoints or []) + bool(model) == 1 and len(attack or ['']) == 1 and not (attack or [''])[0].startswith('standard')
     check(one or not save, '--save-examples keeps the images of one model under one attack; give one of each')
     radii = parse_grid(grid) if grid else parse_numbers(eps or '0,.01,.03,.1,.3', '--eps')
-    how = dict(n=n or 1000, box=bounds and parse_bounds(bounds), batch_size=batch_size, seed=seed, modules=tuple(imports or ()))
+    how = dict(n=n or 1000, bounds=bounds and parse_bounds(bounds), batch_size=batch_size, seed=seed, modules=tuple(imports or ()))
     check(n is None or n > 0, f'--n {n}: a number of images ≥ 1')
     run_evaluation(request, radii, how, device, data_root, out)
 
@@ -268,13 +271,14 @@ def evaluate(
 def run_evaluation(
     request:dict,       # what was asked for
     radii:list,         # ascending
-    how:dict,           # n, box, batch_size, seed, modules
+    how:dict,           # n, bounds, batch_size, seed, modules
     device:str,         # where to compute
     root:str|None,      # of the data
     out:str|None,       # folder
 ):
     "Load, measure, write and print."
-    from locallearning.examine.evaluation import attacked_images,evaluate_examples,evaluate_models,load_examples
+    from locallearning.examine.evaluation import evaluate_examples,evaluate_models,load_examples
+    from locallearning.robustness.instruments import attacked_images
     from locallearning.state import pick_device
     from locallearning.examine.subjects import check_logits,fit_space,load_subject,read_at
     r, device = request, pick_device(device)
@@ -283,7 +287,7 @@ def run_evaluation(
     foreign = r['model'], r['weights'], r['normalize']
     subjects = find_subjects(r['checkpoints'] or [], *foreign, data, how['modules'], device, r['seed'])
     subjects = [read_at(s, r['layer']) for s in subjects]
-    split = attacked_images(data, how['n'], how['box'])
+    split = attacked_images(data, how['n'], how['bounds'])
     for s in subjects: check_logits(s, split, len(data.classes))
     run = open_run('evaluate', out, [s.name for s in subjects], r, data.space)
     if kept: found = evaluate_examples(subjects, data, kept, how['batch_size'])
@@ -314,27 +318,20 @@ def report_evaluation(
     run.write_table('evaluation', frame)
     for m, w in found.worst.items(): run.write_table(f'worst_case-{re.sub("[^A-Za-z0-9_.]+", "-", m)}', w.table)
     head = f'{n} test images of {found.data.name} in space {found.data.space}: accuracy without attack and at each radius'
-    if 'critical_norm' in frame: head += ';\ncritical: median critical norm (L2); never: images never broken'
-    finish(run, 'evaluate', found.rows(), dict(evaluation=evaluation_figure(found)), f'{head}\n{evaluation_text(frame)}')
-
-# %% ../../nbs/command/01_examine.ipynb #ea509b8b
-PROBES = ('spectrum', 'jacobian', 'landscape', 'weights')
+    if 'critical_norm' in frame: head += ';\ncritical: median length (L2) of the perturbation that breaks an image; never: images never broken'
+    finish(run, 'evaluate', found.rows, dict(evaluation=evaluation_figure(found)), f'{head}\n{evaluation_text(frame)}')
 
 # %% ../../nbs/command/01_examine.ipynb #a75d664c
 def probe(
     checkpoints: Annotated[Optional[list[str]], typer.Argument(metavar='CHECKPOINT',
         help='models that train wrote: files, or folders of trainings (their best model)')] = None,
-    kind: Annotated[str, typer.Argument(metavar='KIND', help='what to look at: spectrum, jacobian, landscape or weights')] = ...,
+    instrument: Annotated[str, typer.Argument(metavar='PROBE',
+        help='what to look at: spectrum, jacobian, landscape, weights, or any recipe such as "SpectrumProbe(window=[5, 50])"')] = ...,
     data: DataSet = 'mnist5k',
     layer: Annotated[Optional[str], typer.Option(metavar='PATH',
         help='logits, hidden, features or the path of a submodule; default: features (weights: the first layer)')] = None,
     n: Annotated[Optional[int], typer.Option('--n', metavar='COUNT',
         help='test images (default: spectrum 10000, jacobian 200), planes (landscape 20) or units to draw (weights 16)')] = None,
-    window: Annotated[Optional[str], typer.Option(metavar='FIRST,LAST', help='spectrum: ranks of the power law; default: 10,500')] = None,
-    extent: Annotated[Optional[float], typer.Option(metavar='LENGTH',
-        help='landscape: half the side of the plane, L2; default: 20')] = None,
-    size: Annotated[Optional[int], typer.Option(metavar='POINTS', min=2,
-        help='landscape: points along a side; default: 100, or 25 without a closed form')] = None,
     space: Space = None,
     model: Model = None,
     weights: Weights = None,
@@ -347,38 +344,31 @@ def probe(
 ):
     "Look into one or more models, side by side; the last argument says how."
     request = {k: v for k, v in locals().items() if k not in ('device', 'data_root', 'out')}
-    check(kind in PROBES, f'the last argument is the kind of probe, not {kind!r}; {nearest(kind, PROBES)}')
-    if kind != 'spectrum': exclude(kind, 'fits no power law', window=window)
-    if kind != 'landscape': exclude(kind, 'draws no plane', extent=extent, size=size)
-    ranks = window and parse_numbers(window, '--window')
-    whole = not window or len(ranks) == 2 and all(r == int(r) >= 0 for r in ranks)
-    check(whole, f'--window {window}: two ranks are needed, such as 10,500')
     check(n is None or n > 0, f'--n {n}: a number ≥ 1')
-    options = dict(layer=layer, n=n, seed=seed, window=window and [*map(int, ranks)], extent=extent, size=size)
-    run_probe(kind, checkpoints or [], request, options, device, data_root, out)
+    run_probe(request, device, data_root, out)
 
 # %% ../../nbs/command/01_examine.ipynb #a8c954eb
 def run_probe(
-    kind:str,           # one of `PROBES`
-    checkpoints:list,   # paths
     request:dict,       # what was asked for
-    options:dict,       # of `probe_models`
     device:str,         # where to compute
     root:str|None,      # of the data
     out:str|None,       # folder
 ):
     "Load, look, write and print."
-    from locallearning.examine.pictures import probe_figures
-    from locallearning.examine.probing import probe_models
-    from locallearning.state import pick_device
+    from locallearning.examine.probing import probe_models,probe_recipe
     from locallearning.examine.subjects import check_logits,first_outputs
-    r, data = request, find_data(request['data'], root, request['space'])
-    foreign, modules = (r['model'], r['weights'], r['normalize']), tuple(r['imports'] or ())
-    subjects = find_subjects(checkpoints, *foreign, data, modules, pick_device(device), r['seed'])
+    from locallearning.recipes import build_recipe
+    from locallearning.state import pick_device
+    r, modules = request, tuple(request['imports'] or ())
+    known = {k: r[k] for k in ('layer', 'n') if r[k] is not None}
+    piece = build_recipe(probe_recipe(r['instrument'], modules), modules, **known)
+    data = find_data(r['data'], root, r['space'])
+    foreign = r['model'], r['weights'], r['normalize']
+    subjects = find_subjects(r['checkpoints'] or [], *foreign, data, modules, pick_device(device), r['seed'])
     for s in subjects:
-        if kind == 'landscape': check_logits(s, data.test, len(data.classes))
-        elif kind != 'weights': first_outputs(s, data.test)
-    run = open_run('probe', out, [*(s.name for s in subjects), kind], r, data.space)
-    found = probe_models(kind, subjects, data, run=run, **options)
-    text = f'{kind}, test images of {data.name} in space {data.space}\n{probe_text(found.rows)}'
-    finish(run, f'probe-{kind}', found.rows, probe_figures(found), text)
+        if piece.needs == 'logits': check_logits(s, data.test, len(data.classes))
+        elif piece.needs: first_outputs(s, data.test)
+    run = open_run('probe', out, [*(s.name for s in subjects), piece.probe], r, data.space)
+    found = probe_models(r['instrument'], subjects, data, run=run, seed=r['seed'], modules=modules, **known)
+    text = f'{piece.probe}, test images of {data.name} in space {data.space}\n{probe_text(found.rows)}'
+    finish(run, f'probe-{piece.probe}', found.rows, found.figures(), text)

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from matplotlib.text import Text
-from ..core import check,nearest,write_atomic,measure
+from ..core import check,measure,nearest,write_atomic
+from ..recipes import build_recipe
 from .runs import Run
 from ..state import pick_device,load_model
 from ..figures.style import render,save_figure
 from ..data import load
+from ..instruments import Instrument,Subject,image_rows_of,keep,rows_of
 from ..training import train_model
 from .families import find_family,model_spec,space_of,notebook_parameters,resolve,runs_folder
 
@@ -25,7 +27,7 @@ class Experiment:
     "What an experiment notebook works with."
     def __init__(self, name, family, run, params, data, models, device):
         self.name,self.family,self.run,self.params,self.data,self.models,self.device = name,family,run,params,data,models,device
-        self.rows,self.image_rows = [],[]
+        self.rows,self.image_rows,self.subjects = [],[],{}
     @property
     def sizes(self): return dict(in_features=math.prod(self.data.shape), classes=len(self.data.classes))
     @property
@@ -74,15 +76,34 @@ def train(self:Experiment,
 
 # %% ../../nbs/lab/02_session.ipynb #5eac55c6
 @patch
-def study(self:Experiment,
-    name:str,   # for people, e.g. 'attack-kh-pgd'
-    make,       # a function of `studies`
-    key:str,    # name of a model, or what the study takes instead
-    **recipe,   # its further arguments
-): # the artefact
-    "Make a study of a model, or find it made."
-    model = self.train(key) if key in self.models else key
-    return self.run.artefact(name, make, model=model, data=self.data, seed=self.run.seed, device=self.device, **recipe)
+def subject(self:Experiment,
+    key:str, # name of a model
+)->Subject: # in eval mode, on the device of the experiment
+    "A trained model, for instruments; `models/KEY.safetensors` of the run is its checkpoint."
+    if key not in self.subjects:
+        made = self.train(key)
+        for suffix in ('.safetensors', '.json'):
+            write_atomic(self.run.path('models', key + suffix), made['checkpoint'].with_suffix(suffix).read_bytes())
+        self.subjects[key] = Subject(key, load_model(made['checkpoint'], device=self.device), self.models[key].model, self.data.space)
+    return self.subjects[key]
+
+# %% ../../nbs/lab/02_session.ipynb #c2002619
+@patch
+def keep(self:Experiment,
+    name:str,               # for people, e.g. 'spectrum-kh'
+    instrument:str|Instrument, # recipe, or the instrument itself
+    subject:str|Subject,    # key of a model, or whatever else is looked at
+    **others,               # further subjects, by name: keys of models will do
+): # the result
+    "Measure something once, and add its rows."
+    known = lambda o: self.subject(o) if isinstance(o, str) else o
+    subject, others = known(subject), {k: known(o) for k, o in others.items() if o is not None}
+    result = keep(self.run, name, instrument, subject, self.data, seed=self.run.seed, **others)
+    piece = build_recipe(instrument) if isinstance(instrument, str) else instrument
+    where = dict(space=self.data.space, seed=self.run.seed)
+    self.rows += rows_of(piece, result, subject.name, family=self.family.name, **where)
+    self.image_rows += image_rows_of(piece, result, subject.name, **where)
+    return result
 
 # %% ../../nbs/lab/02_session.ipynb #f2dec323
 @patch
@@ -95,58 +116,32 @@ def label(self:Experiment,
 
 # %% ../../nbs/lab/02_session.ipynb #fa32beab
 @patch
-def model(self:Experiment,
+def history(self:Experiment,
     key:str, # name of a model
-): # in eval mode
-    "The trained model; `models/KEY.safetensors` of the run is its checkpoint."
-    made = self.train(key)
-    for suffix in ('.safetensors', '.json'):
-        write_atomic(self.run.path('models', key + suffix), made['checkpoint'].with_suffix(suffix).read_bytes())
-    return load_model(made['checkpoint'], device=self.device)
+): # DataFrame, as `fit` wrote it
+    "How a training went; adds its accuracy over the epochs, thinned, and what each penalty was in the last one, unweighted."
+    frame = self.train(key)['history']
+    log = dict(list(frame.groupby(['split', 'quantity'])))
+    curve = log['test', 'accuracy']
+    picks = np.unique(np.geomspace(1, len(curve), 25).round().astype(int) - 1)
+    for i in picks: self.measure(key, 'classifier', 'epoch_accuracy', curve.value.iloc[i], setting=dict(epoch=curve.epoch.iloc[i] + 1))
+    for (split, quantity), rows in log.items():
+        if split != 'train' or quantity in ('loss', 'accuracy', 'lr'): continue
+        self.measure(key, 'classifier', 'penalty', rows.value.iloc[-1], setting=dict(term=quantity))
+    return frame
 
 # %% ../../nbs/lab/02_session.ipynb #def39e98
 @patch
 def measure(self:Experiment,
     model:str,      # key of the model
-    probe:str,      # instrument
+    probe:str,      # where the number comes from
     quantity:str,   # which number
     value:float,    # the number
     **more,         # setting, unit, flags
 ):
     "Add one measurement."
-    self.rows.append(measure(model, probe, quantity, value, **(dict(family=self.family.name, space=self.run.space, seed=self.run.seed) | more)))
-
-# %% ../../nbs/lab/02_session.ipynb #db817921
-@patch
-def measure_series(self:Experiment,
-    model:str,      # key of the model
-    probe:str,      # instrument
-    quantity:str,   # which number
-    over:str,       # what it is a series over, e.g. 'eps'
-    at,             # N, where
-    values,         # N, the numbers
-    setting:dict,   # what they have in common
-    log:bool=False, # thin evenly in the logarithm of the index
-    most:int=40,    # rows at most
-):
-    "Add a series, one row a point."
-    picks = (np.geomspace if log else np.linspace)(1, len(at), most).round().astype(int) - 1
-    for i in np.unique(picks): self.measure(model, probe, quantity, values[i], setting=setting | {over: f'{at[i]:.6g}'})
-
-# %% ../../nbs/lab/02_session.ipynb #894678f8
-@patch
-def measure_images(self:Experiment,
-    model:str,      # key of the model
-    probe:str,      # instrument
-    quantity:str,   # which number
-    index,          # N, which images
-    values,         # N, one number each
-    **more,         # setting
-):
-    "Add one number per image, from which paired intervals are made."
-    row = measure(model, probe, quantity, 0., **(dict(family=self.family.name, space=self.run.space, seed=self.run.seed) | more))
-    keep = ('model', 'probe', 'quantity', 'setting', 'space', 'seed')
-    self.image_rows += [{k: row[k] for k in keep} | dict(image=int(i), value=float(v)) for i, v in zip(index, values)]
+    where = dict(family=self.family.name, space=self.run.space, seed=self.run.seed)
+    self.rows.append(measure(model, probe, quantity, value, **where | more))
 
 # %% ../../nbs/lab/02_session.ipynb #1c790e47
 class Saved:
