@@ -6,18 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from locallearning.examine import evaluation
 from locallearning.attacks.gradient import FGSM, PGD
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import load
-from locallearning.examine.evaluation import (OUTSIDE, attacked_images, build_attack, build_attacks, clean_images, evaluate_examples, evaluate_models, has_critical, has_worst,
-                                      images_key, load_examples, make_examples, measure_attack, save_examples)
+from locallearning.data import fingerprint
+from locallearning.examine.evaluation import (build_attack, clean_images, evaluate_examples, evaluate_models, for_worst_case, in_full,
+                                              load_examples, make_examples, save_examples)
+from locallearning.instruments import Subject
+from locallearning.recipes import build_recipe
+from locallearning.robustness import instruments
+from locallearning.robustness.instruments import OUTSIDE, AccuracyProbe, WorstCaseProbe, attacked_images, has_critical
 from locallearning.robustness.target import predict
 from locallearning.models import SHLP
 from locallearning.robustness.curves import accuracy_curve, critical_norm
 from locallearning.lab.runs import Run
 from locallearning.state import save_checkpoint, save_tree, seeded
-from locallearning.examine.subjects import Subject, fit_space
+from locallearning.examine.subjects import fit_space
 from locallearning.training import fit
 from locallearning.robustness.worst import worst_case
 
@@ -50,25 +54,27 @@ def test_the_numbers_are_those_of_the_library(found, data, subjects):
         curve, critical = found.attacks['PGD(steps=3)'][s.name]
         assert np.array_equal(curve.right, accuracy_curve(s.model, images, PGD(steps=3), EPS).right)
         assert critical.median == critical_norm(s.model, images, PGD(steps=3)).median
-        worst = worst_case(s.model, images, build_attacks([*found.attacks]), EPS)
+        worst = worst_case(s.model, images, [build_recipe(a) for a in for_worst_case([*found.attacks])], EPS)
         assert np.array_equal(found.worst[s.name].broken_by, worst.broken_by)
 
 
 def test_noise_has_no_critical_norm_and_no_attack_has_one_where_none_is_wanted(found, data, subjects):
     assert all(c is None for _, c in found.attacks['GaussianNoise()'].values()) and all(c for _, c in found.attacks['FGSM()'].values())
-    assert measure_attack(subjects[0], data, 'FGSM()', EPS, n=20, critical=False)['critical'] is None
+    assert evaluate_models(subjects[:1], data, ['FGSM()'], EPS, n=20, critical=False).attacks['FGSM()']['a'][1] is None
     assert not has_critical(build_attack('Square()')) and has_critical(build_attack('APGD()'))
 
 
 def test_the_worst_case_is_measured_where_a_radius_means_one_thing(subjects):
-    assert [has_worst(a) for a in (['FGSM()'], ['FGSM()', 'PGD()'], ['FGSM()', 'PGD(norm=2)'], ['standard(norm=2)'], ['FGSM()', 'GaussianNoise()'])] == [False, True, False, True, True]
-    assert has_worst(['FGSM()'], subjects[0])
+    sets = ['FGSM()'], ['FGSM()', 'PGD()'], ['FGSM()', 'PGD(norm=2)'], ['standard(norm=2)'], ['FGSM()', 'GaussianNoise()']
+    assert [len(for_worst_case(a)) for a in sets] == [0, 2, 0, 1, 0], 'noise has no ball'
+    assert for_worst_case(['FGSM()'], more=True) == ['FGSM()']
 
 
 def test_the_standard_set_takes_options_and_a_surrogate_joins_with_their_norm(subjects):
-    attacks = build_attacks([' standard(norm=2, steps=4, targets=0)'], subjects[0])
+    probe = WorstCaseProbe([build_recipe(in_full(' standard(norm=2, steps=4, targets=0)'))])
+    attacks = [*probe.attacks, probe._transferred(subjects[0])]
     assert [type(a).__name__ for a in attacks] == ['PGD', 'APGD', 'Square', 'Transfer'] and {float(a.norm) for a in attacks} == {2.}
-    with pytest.raises(InputError, match="no field 'norms'; did you mean 'norm'"): build_attacks(['standard(norms=2)'])
+    with pytest.raises(InputError, match="no field 'norms'; did you mean 'norm'"): build_recipe(in_full('standard(norms=2)'))
 
 
 def test_the_surrogate_is_no_black_box_for_itself(data, subjects):
@@ -77,17 +83,17 @@ def test_the_surrogate_is_no_black_box_for_itself(data, subjects):
 
 
 def test_bounds_hold_and_contradictions_are_named(data, subjects):
-    open_box = measure_attack(subjects[0], data, 'FGSM()', [.3], n=40, box=[-float('inf'), float('inf')], critical=False)['curve']['right'].sum()
-    boxed = measure_attack(subjects[0], data, 'FGSM()', [.3], n=40, critical=False)['curve']['right'].sum()
+    right = lambda **how: AccuracyProbe(FGSM(), [.3], n=40, **how).measure(subjects[0], data).right.sum()
+    open_box, boxed = right(bounds=[-float('inf'), float('inf')]), right()
     assert open_box <= boxed
     for box, message in {(0, .5): r'outside their bounds \[0, 0.5\]', (.1, 1): 'outside their bounds', (1, 0): 'the lower one first'}.items():
         with pytest.raises(InputError, match=message): attacked_images(data, 10, box)
-    with pytest.raises(InputError, match='n=0 images'): attacked_images(data, 0)
+    with pytest.raises(InputError, match='n=0: must be ≥ 1'): attacked_images(data, 0)
 
 
-@pytest.mark.parametrize('recipe, message', [('Jacobian(1.)', 'no attack'), ('SHLP(4)', 'no attack'), ("Adversarial(PGD(), eps=.1)", 'no attack'), ('PDG()', "did you mean 'PGD'"), ('PGD(stesp=1)', "did you mean 'steps'")])
+@pytest.mark.parametrize('recipe, message', [('Jacobian(1.)', 'not an attack'), ('SHLP(4)', 'not an attack'), ("Adversarial(PGD(), eps=.1)", 'not an attack'), ('PDG()', "did you mean 'PGD'"), ('PGD(stesp=1)', "did you mean 'steps'")])
 def test_what_is_no_attack_is_named_before_anything_is_measured(data, subjects, monkeypatch, recipe, message):
-    monkeypatch.setattr(evaluation, 'measure_attack', lambda **k: pytest.fail('measured'))
+    monkeypatch.setattr(instruments, 'accuracy_curve', lambda *a, **k: pytest.fail('measured'))
     with pytest.raises(InputError, match=message): evaluate_models(subjects, data, ['FGSM()', recipe], EPS)
 
 
@@ -137,7 +143,7 @@ def test_an_attack_that_leaves_its_box_is_flagged_and_has_no_part_in_the_worst_c
     for s in foreign:
         assert [OUTSIDE in out.attacks[a][s.name][0].flags for a in attacks] == [True, False, False] and len(out.worst[s.name].attacks) == 2
         assert not any(OUTSIDE in stay.attacks[a][s.name][0].flags for a in attacks) and len(stay.worst[s.name].attacks) == 3
-    assert OUTSIDE in out.table()['flags'][0] and all(OUTSIDE in r['flags'] for r in out.rows() if 'PublishedPGD' in r['setting'])
+    assert OUTSIDE in out.table()['flags'][0] and all(OUTSIDE in r['flags'] for r in out.rows if 'PublishedPGD' in r['setting'])
     assert not evaluate_models(foreign, images, attacks[:2], [.02], **how).worst, 'one attack alone is no worst case'
 
 
@@ -154,15 +160,15 @@ def test_an_attack_that_leaves_its_ball_for_one_model_is_left_out_for_all(tmp_pa
 def test_what_was_measured_is_found_again_and_is_the_same(tmp_path, data, subjects, monkeypatch):
     def once(): return evaluate_models(subjects, data, ['FGSM()', 'PGD(steps=2)'], EPS, run=Run(tmp_path), **HOW)
     first = once()
-    for name in ('accuracy_curve', 'critical_norm', 'worst_case'): monkeypatch.setattr(evaluation, name, lambda *a, **k: pytest.fail('measured again'))
+    for name in ('accuracy_curve', 'critical_norm', 'worst_case'): monkeypatch.setattr(instruments, name, lambda *a, **k: pytest.fail('measured again'))
     again = once()
-    assert again.table().equals(first.table()) and again.rows() == first.rows()
+    assert again.table().equals(first.table()) and again.rows == first.rows
     assert len(list((tmp_path/'artefacts').glob('attack-*/value.json'))) == 4 and len(list((tmp_path/'artefacts').glob('worst-*/value.json'))) == 2
 
 
 def test_another_model_radius_or_seed_is_another_request(tmp_path, data, subjects):
     run = Run(tmp_path)
-    for kwargs in (dict(), dict(seed=1), dict(box=(0., 2.))): evaluate_models(subjects[:1], data, ['FGSM()'], EPS, run=run, critical=False, n=10, **kwargs)
+    for kwargs in (dict(), dict(seed=1), dict(bounds=(0., 2.))): evaluate_models(subjects[:1], data, ['FGSM()'], EPS, run=run, critical=False, n=10, **kwargs)
     evaluate_models(subjects[1:], data, ['FGSM()'], EPS, run=run, critical=False, n=10)
     evaluate_models(subjects[:1], data, ['FGSM()'], [.02], run=run, critical=False, n=10)
     assert len(run.used) == 5
@@ -174,13 +180,13 @@ def test_the_table_has_a_line_for_each_attack_and_model(found):
     frame = found.table()
     assert list(frame.columns) == ['attack', 'model', 'clean', '0.02', '0.05', 'critical_norm', 'never_broken', 'flags'] and len(frame) == 8
     worst = frame[frame.attack == 'worst case'].set_index('model')
-    for attack in found.attacks: assert (worst['0.05'] <= frame[frame.attack == attack].set_index('model')['0.05']).all()
+    for attack in ('FGSM()', 'PGD(steps=3)'): assert (worst['0.05'] <= frame[frame.attack == attack].set_index('model')['0.05']).all()
 
 
 def test_rows_are_measurements(found):
-    rows = found.rows()
+    rows = found.rows
     assert all(tuple(r) == COLUMNS for r in rows) and {r['model'] for r in rows} == {'a', 'b'}
-    clean = {r['model']: r['value'] for r in rows if r['quantity'] == 'test_accuracy'}
+    clean = {r['model']: r['value'] for r in rows if r['quantity'] == 'clean'}
     assert clean == {m: c.clean for m, (c, _) in found.attacks['FGSM()'].items()}
 
 
@@ -243,7 +249,7 @@ def test_examples_in_unit_space_keep_their_space(data, subjects):
     lp = data.in_space('lp_unit', p=3)
     foreign = Subject('f', subjects[0].model, '')
     made = make_examples(fit_space(foreign, lp.space), lp, 'FGSM()', [.01], n=20)
-    assert made.space == 'lp_unit(p=3)' and images_key(clean_images(made, lp)) == made.images == images_key(attacked_images(data, 20))
+    assert made.space == 'lp_unit(p=3)' and fingerprint(test=clean_images(made, lp)) == made.images == fingerprint(test=attacked_images(lp, 20))
     assert evaluate_examples([foreign], lp, made).attacks
 
 

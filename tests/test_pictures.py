@@ -3,20 +3,21 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from locallearning.core import InputError
 from locallearning.data import load
 from locallearning.examine.evaluation import evaluate_models
 from locallearning.hebbian.model import KHModel
 from locallearning.models import MLP, SHLP, Normalize, prepend
-from locallearning.examine.pictures import PICTURES, evaluation_figure, probe_figures
-from locallearning.examine.probing import KINDS, Probed, probe_models
+from locallearning.examine.pictures import evaluation_figure
+from locallearning.examine.probing import probe_models
+from locallearning.instruments import Subject
+from locallearning.probes.instruments import JacobianNorms, JacobianProbe
 from locallearning.state import seeded
-from locallearning.examine.subjects import Subject, fit_space
+from locallearning.examine.subjects import fit_space
 from locallearning.training import fit
 
 EPS = [0., .02, .05]
 HOW = dict(n=60)
-OPTIONS = dict(spectrum={}, jacobian=dict(n=5), landscape=dict(n=2, size=4), weights=dict(n=4))
+PROBES = ['spectrum', 'jacobian(n=5)', 'landscape(n=2, size=4)', 'weights(n=4)']
 
 
 @pytest.fixture(scope='module')
@@ -69,27 +70,25 @@ def test_radii_far_apart_can_be_told_apart(data, subjects):
 
 # --- a look inside
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_every_kind_draws_all_models_by_name(kind, data, subjects):
-    figures = probe_figures(probe_models(kind, subjects, data, **OPTIONS[kind]))
-    assert next(iter(figures)) == kind
+@pytest.mark.parametrize('probe', PROBES)
+def test_every_instrument_draws_all_models_by_name(probe, data, subjects):
+    figures = probe_models(probe, subjects, data).figures()
+    assert next(iter(figures)) == probe.partition('(')[0]
     for fig in figures.values():
         text = ' '.join(t.get_text() for t in fig.findobj(Text))
         assert all(s.name in text for s in subjects)
 
 
 def test_the_layer_of_a_landscape_is_written_on_it(data, subjects):
-    figures = probe_figures(probe_models('landscape', subjects[:1], data, layer='logits', n=1, size=3))
+    figures = probe_models('landscape(size=3)', subjects[:1], data, layer='logits', n=1).figures()
     for fig in figures.values():
         labels = [ax.get_ylabel() for ax in fig.axes]
         assert any('‖J‖ of logits' in o for o in labels) and not any('features' in o for o in labels)
 
 
 def test_jacobians_far_apart_stand_on_a_logarithmic_axis():
-    def scale(a, b): return probe_figures(Probed('jacobian', [], dict(a=np.full(5, a), b=np.full(5, b)), 'features'))['jacobian'].axes[0].get_yscale()
+    def scale(a, b):
+        found = {name: JacobianNorms(np.full(5, v), 'features') for name, v in (('a', a), ('b', b))}
+        return JacobianProbe().draw(found)['jacobian'].axes[0].get_yscale()
     assert [scale(1, 100), scale(1, 2), scale(0, 1)] == ['log', 'linear', 'linear'], 'a model without any slope can be drawn too'
 
-
-def test_there_is_a_picture_of_every_kind_and_of_no_other():
-    assert set(PICTURES) == set(KINDS)
-    with pytest.raises(InputError, match="no picture of the probe 'spektrum'; did you mean 'spectrum'"): probe_figures(Probed('spektrum', [], {}, ''))

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from locallearning.examine import probing
 from locallearning.probes import landscapes as probes
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import load
@@ -14,12 +13,15 @@ from locallearning.hebbian.model import KHModel
 from locallearning.models import MLP, SHLP, LpUnit, Normalize, feature_jacobian_norm, prepend, read
 from locallearning.probes.landscapes import jacobian_norm
 from locallearning.probes.spectra import power_law, spectrum
-from locallearning.examine.probing import KINDS, image_weights, measure_landscape, probe_models
+from locallearning.examine.probing import probe_models
+from locallearning.instruments import Subject
+from locallearning.instruments import test_images as studied
+from locallearning.probes import instruments
+from locallearning.probes.instruments import LandscapeProbe, image_weights
 from locallearning.regularizers import Jacobian
 from locallearning.lab.runs import Run
 from locallearning.state import seeded, stream
-from locallearning.examine.studies import test_images as studied
-from locallearning.examine.subjects import Subject, fit_space
+from locallearning.examine.subjects import fit_space
 
 
 class Conv(nn.Module):
@@ -42,21 +44,23 @@ def subjects():
     return [*(Subject(k, v.eval(), k) for k, v in nets.items()), fit_space(kh, 'pixel')]
 
 
-OPTIONS = dict(spectrum={}, jacobian=dict(n=5), landscape=dict(n=2, size=4), weights=dict(n=4))
+PROBES = ['spectrum', 'jacobian(n=5)', 'landscape(n=2, size=4)', 'weights(n=4)']
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_every_kind_takes_models_of_every_kind_side_by_side(kind, data, subjects):
-    found = probe_models(kind, subjects, data, **OPTIONS[kind])
+@pytest.mark.parametrize('probe', PROBES)
+def test_every_instrument_takes_models_of_every_kind_side_by_side(probe, data, subjects):
+    found = probe_models(probe, subjects, data)
     assert all(tuple(r) == COLUMNS for r in found.rows) and [*dict.fromkeys(r['model'] for r in found.rows)] == ['shlp', 'conv', 'scaled', 'kh']
-    assert found.kind == kind and [*found.found] == ['shlp', 'conv', 'scaled', 'kh'] and all(math.isfinite(r['value']) for r in found.rows) and {r['space'] for r in found.rows} == {'pixel'}
+    assert found.instrument.probe == probe.partition('(')[0] and [*found.found] == ['shlp', 'conv', 'scaled', 'kh'] and all(math.isfinite(r['value']) for r in found.rows) and {r['space'] for r in found.rows} == {'pixel'}
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_numbers_are_kept_and_found_again(kind, data, subjects, tmp_path, monkeypatch):
-    first = probe_models(kind, subjects, data, run=Run(tmp_path), **OPTIONS[kind])
-    for name in ('spectrum', 'jacobian_norm', 'landscape', 'decision_map'): monkeypatch.setattr(probing, name, lambda *a, **k: pytest.fail('measured again'))
-    assert probe_models(kind, subjects, data, run=Run(tmp_path), **OPTIONS[kind]).rows == first.rows
+@pytest.mark.parametrize('probe', PROBES)
+def test_numbers_are_kept_and_found_again(probe, data, subjects, tmp_path, monkeypatch):
+    first = probe_models(probe, subjects, data, run=Run(tmp_path))
+    for name in ('size_sweep', 'jacobian_norm', 'landscape', 'decision_map', 'image_weights'):
+        monkeypatch.setattr(instruments, name, lambda *a, **k: pytest.fail('measured again'))
+    again = probe_models(probe, subjects, data, run=Run(tmp_path))
+    assert again.rows == first.rows and again.figures().keys() == first.figures().keys()
 
 
 def test_the_numbers_are_those_of_the_library(data, subjects):
@@ -92,7 +96,7 @@ def test_what_has_a_closed_form_in_front_or_not_needs_no_backward_pass(data, sub
     with_autograd = jacobian_norm(kh.model, studied(data, 4).x, 'model.features')
     assert torch.allclose(jacobian_norm(kh.model, studied(data, 4).x), with_autograd, rtol=1e-4)
     monkeypatch.setattr(probes, '_autograd_norm', lambda *a, **k: pytest.fail('a backward pass'))
-    for kind in ('jacobian', 'landscape'): probe_models(kind, [subjects[0], kh], data, **OPTIONS[kind])
+    for probe in PROBES[1:3]: probe_models(probe, [subjects[0], kh], data)
 
 
 def test_a_penalty_on_a_model_behind_a_scaling_is_what_autograd_says(subjects):
@@ -105,28 +109,28 @@ def test_a_penalty_on_a_model_behind_a_scaling_is_what_autograd_says(subjects):
 
 def test_a_layer_of_few_units_has_no_exponent_unless_one_was_asked_for(data, subjects):
     rows = probe_models('spectrum', subjects, data, layer='logits').rows
-    assert all(math.isnan(r['value']) == (r['quantity'] in ('exponent', 'r2', 'first_rank', 'last_rank')) for r in rows)
-    with pytest.raises(InputError, match='at least 3 must lie in the window'): probe_models('spectrum', subjects, data, layer='logits', window=[8, 20])
-    assert math.isfinite(probe_models('spectrum', subjects[:1], data, layer='logits', window=[0, 6]).rows[0]['value'])
+    assert not {'exponent', 'r2', 'first_rank', 'last_rank'} & {r['quantity'] for r in rows}
+    with pytest.raises(InputError, match='at least 3 must lie in the window'): probe_models('spectrum(window=[8, 20])', subjects, data, layer='logits')
+    assert probe_models('spectrum(window=[0, 6])', subjects[:1], data, layer='logits').rows[0]['quantity'] == 'exponent'
 
 
 def test_a_layer_is_named_as_if_nothing_stood_in_front(data, subjects):
-    for kind in ('spectrum', 'jacobian'): assert probe_models(kind, subjects[2:3], data, layer='body.0.1', n=5).rows[0]['setting'].startswith('layer=body.0.1')
+    for probe in ('spectrum', 'jacobian'): assert 'layer=body.0.1' in probe_models(probe, subjects[2:3], data, layer='body.0.1', n=5).rows[0]['setting']
     with pytest.raises(InputError, match="no layer 'body.0.2' in MLP"): probe_models('jacobian', subjects[2:3], data, layer='body.0.2')
 
 
 def test_the_plane_is_the_same_for_every_model(data, subjects):
-    a, b = (measure_landscape(s, data, n=1, size=3) for s in subjects[:2])
-    assert all(torch.equal(a['plane'][k], b['plane'][k]) for k in ('x0', 'u', 'v')) and a['plane']['extent'] == 20
-    other = measure_landscape(subjects[0], data, n=1, size=3, seed=1)
-    assert not torch.equal(a['plane']['u'], other['plane']['u'])
+    plane = lambda s, seed=0: LandscapeProbe(n=1, size=3).measure(s, data, seed=seed).landscape.plane
+    a, b = map(plane, subjects[:2])
+    assert all(torch.equal(getattr(a, k), getattr(b, k)) for k in ('x0', 'u', 'v')) and a.extent == 20
+    assert not torch.equal(a.u, plane(subjects[0], seed=1).u)
 
 
 def test_weights_are_found_as_they_are(data, subjects):
     found = {s.name: image_weights(s.model, data.shape) for s in subjects}
     assert {k: (path, tuple(w.shape)) for k, (path, w) in found.items()} == dict(shlp=('hidden', (30, 1, 28, 28)), conv=('body.0', (4, 1, 5, 5)), scaled=('body.0.0', (20, 1, 28, 28)), kh=('hidden', (20, 1, 28, 28)))
     few = probe_models('weights', subjects, data, n=3)
-    assert {k: len(w) for k, (_, w) in few.found.items()} == dict(shlp=3, conv=3, scaled=3, kh=3) and few.rows[0]['value'] == 30
+    assert {k: len(r.weight) for k, r in few.found.items()} == dict(shlp=3, conv=3, scaled=3, kh=3) and few.rows[0]['value'] == 30
     dead = SHLP(784, 5).eval()
     dead.hidden.weight.data[:2] = 0
     rows = {r['quantity']: r['value'] for r in probe_models('weights', [Subject('dead', dead, '')], data).rows}
@@ -145,7 +149,7 @@ def test_a_deep_mlp_shows_its_first_layer(data):
     assert image_weights(MLP(784, (20, 15)), data.shape)[0] == 'body.0.0'
 
 
-@pytest.mark.parametrize('kind, options, message', [('spektrum', {}, "no probe 'spektrum'; did you mean 'spectrum'"), ('jacobian', dict(n=0), 'n=0'), ('landscape', dict(extent=-1.), 'extent=-1'), ('spectrum', dict(layer='hiden'), "did you mean 'hidden'")])
+@pytest.mark.parametrize('kind, options, message', [('spektrum', {}, "'spektrum' is not a probe; did you mean 'spectrum'"), ('jacobian', dict(n=0), 'n=0'), ('landscape(extents=[-1.])', {}, r'extents=\[-1.0\]'), ('spectrum', dict(layer='hiden'), "did you mean 'hidden'"), ('jacobian(window=[1, 9])', {}, "no field 'window'"), ('spectrum(window=[5])', {}, 'two ranks are needed')])
 def test_wrong_words_are_named(kind, options, message, data, subjects):
     with pytest.raises(InputError, match=message): probe_models(kind, subjects[:1], data, **options)
 

@@ -10,7 +10,8 @@ from locallearning.data import load
 from locallearning.models import LpUnit, Normalize, SHLP, prepend
 from locallearning.state import save_checkpoint, seeded
 from locallearning.state import model_key
-from locallearning.examine.subjects import Subject, build_model, check_logits, find_checkpoint, find_layer, first_outputs, fit_space, foreign_subject, load_subject, load_weights, name_apart, read_at, read_weights
+from locallearning.instruments import Subject, find_layer
+from locallearning.examine.subjects import build_model, check_logits, find_checkpoint, first_outputs, fit_space, foreign_subject, load_subject, load_weights, name_apart, read_at, read_weights
 
 FACTORY = '''
 import torch

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated,Optional
 import typer
 from ..core import InputError,check,nearest
-from ..recipes import import_user,parse_recipe
+from ..recipes import import_user,parse_recipe,probe_recipe
 from ..lab.families import runs_folder,slug
 from .train import shown
 
@@ -345,6 +345,7 @@ def probe(
     "Look into one or more models, side by side; the last argument says how."
     request = {k: v for k, v in locals().items() if k not in ('device', 'data_root', 'out')}
     check(n is None or n > 0, f'--n {n}: a number ≥ 1')
+    probe_recipe(instrument)
     run_probe(request, device, data_root, out)
 
 # %% ../../nbs/command/01_examine.ipynb #a8c954eb
@@ -355,13 +356,12 @@ def run_probe(
     out:str|None,       # folder
 ):
     "Load, look, write and print."
-    from locallearning.examine.probing import probe_models,probe_recipe
+    from locallearning.examine.probing import find_instrument,probe_models
     from locallearning.examine.subjects import check_logits,first_outputs
-    from locallearning.recipes import build_recipe
     from locallearning.state import pick_device
     r, modules = request, tuple(request['imports'] or ())
     known = {k: r[k] for k in ('layer', 'n') if r[k] is not None}
-    piece = build_recipe(probe_recipe(r['instrument'], modules), modules, **known)
+    piece, _ = find_instrument(r['instrument'], modules, **known)
     data = find_data(r['data'], root, r['space'])
     foreign = r['model'], r['weights'], r['normalize']
     subjects = find_subjects(r['checkpoints'] or [], *foreign, data, modules, pick_device(device), r['seed'])

@@ -186,7 +186,10 @@ class CriticalProbe(Instrument):
         subject, split = as_subject(subject), attacked_images(data, self.n, self.bounds)
         try_attack(self.attack, subject, split)
         how = dict(method=self.method, grid=self.grid, norm=self.norm, batch_size=self.batch_size, seed=seed)
-        return critical_norm(subject.model, split, self.attack, **how)
+        result = critical_norm(subject.model, split, self.attack, **how)
+        found = result.eps[np.isfinite(result.eps)]
+        outside = len(found) > 0 and leaves(self.attack, subject, split, np.unique(np.quantile(found, [0, .5, 1])))
+        return replace(result, flags=(*result.flags, OUTSIDE)) if outside else result
     def setting(self, result):
         searched = {} if result.grid is None else dict(grid=f'{result.grid[0]:.4g}..{result.grid[-1]:.4g}/{len(result.grid)}')
         return dict(attack=result.attack, method=result.method, norm=result.order, n=len(result.correct)) | searched
