@@ -17,7 +17,7 @@ import numpy as np
 import platformdirs
 import torch
 from PIL import Image
-from .core import InputError,check,progress,write_atomic
+from .core import InputError,check,check_number,progress,write_atomic
 
 # %% ../nbs/05_files.ipynb #87fb3f37
 def _free_bytes(device='cpu'):
@@ -34,6 +34,7 @@ def fits(
     device:str='cpu',          # whose memory
 ):
     "Raise `InputError` where a data set is larger than the memory bound."
+    check_number('max_gb', max_gb, low=0, optional=True)
     asked = float(max_gb or os.environ.get('LOCALLEARNING_MAX_GB') or 0)
     bound = asked*1e9 if asked else .8*_free_bytes(device)
     source = 'max_gb or LOCALLEARNING_MAX_GB' if asked else f'80 % of the free memory of {device}'

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from torch import nn
 from locallearning import data as module
 from locallearning.core import InputError
 from locallearning.data import Data, Split, as_split, check_images, check_labels, gaussian_noise, load, load_index, save_index, subset
@@ -60,7 +61,7 @@ def test_bounds_hold_to_a_millionth():
     (torch.tensor([True, False, True]), 'torch.bool'),
     (torch.eye(3, dtype=torch.long), r'shape \(3, 3\); expected 3 class numbers .one-hot: y.argmax'),
     (torch.tensor([0, 1]), '3 images but 2 labels'),
-    (np.array(['a', 'b', 'c']), 'labels are no numbers'),
+    (np.array(['a', 'b', 'c']), 'labels are not numbers'),
 ])
 def test_wrong_labels(y, message):
     with pytest.raises(InputError, match=message): check_labels(y, 3, 10)
@@ -135,7 +136,7 @@ def test_batches_never_turn_the_whole_set_into_floats(monkeypatch):
     s = made_up().train
     for _ in s.batches(7): pass
     assert max(sizes) == 7 and 'x' not in s.__dict__
-    with pytest.raises(InputError, match='batch size is 0'): next(s.batches(0))
+    with pytest.raises(InputError, match='batch_size=0: must be a whole number ≥ 1'): next(s.batches(0))
 
 
 def test_to_the_device_where_it_is_changes_nothing():
@@ -400,3 +401,13 @@ def test_memory_bound_of_load(monkeypatch):
     monkeypatch.setenv('LOCALLEARNING_MAX_GB', '.002')
     with pytest.raises(InputError, match='the bound is 0.002 GB'): load('mnist5k')
     load('mnist5k', max_gb=1)
+
+
+@pytest.mark.parametrize('make, said', [
+    (lambda: load(5), 'recipe=5: must be the name or path of a data set'), (lambda: load('mnist5k', max_gb='1'), "max_gb='1': must be a number"), (lambda: load('mnist5k', device=3), "unknown device '3'"),
+    (lambda: subset('mnist5k', first=3), "data='mnist5k': must be a data set"), (lambda: subset(load('mnist5k'), first='3'), "first='3'"), (lambda: subset(load('mnist5k'), val=True), 'val=True'),
+    (lambda: load('mnist5k').test.first('9'), r"first\(n='9'\)"), (lambda: next(load('mnist5k').test.batches('9')), "batch_size='9'"), (lambda: subset(load('mnist5k'), first=3, seed='x'), "seed='x'"),
+    (lambda: gaussian_noise('3', (1, 2, 2)), "n='3'"), (lambda: gaussian_noise(3, 28), 'shape=28: must be the shape'), (lambda: gaussian_noise(3, ('a',)), "shape='a'"), (lambda: as_split(nn.ReLU()), 'got a ReLU; expected a split'),
+    (lambda: as_split(('a', 'b')), "images are not numbers")])
+def test_settings_of_the_wrong_type_are_named(make, said):
+    with pytest.raises(InputError, match=said): make()
