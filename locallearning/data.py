@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_images', 'check_labels', 'Split', 'as_split', 'Data', 'fingerprint', 'subset', 'save_index', 'load_index',
-           'gaussian_noise', 'split_recipe', 'load']
+           'mixed_order', 'in_blocks', 'gaussian_noise', 'split_recipe', 'load']
 
 # %% ../nbs/06_data.ipynb #c21920ff
 import hashlib,inspect,json,os
@@ -344,7 +344,7 @@ def subset(
     val:int=0,                  # validation images, taken from the training images before all else
     test:int|None=None,         # test images: the first so many of a shuffle of their own
     seed:int=0,                 # which shuffle
-    index=None,                 # or exactly these training images: positions, or the path of a file by `save_index`
+    index=None,                 # or exactly these training images: their places in the original set, a mask, or the path of a file by `save_index`
 )->Data: # `train.index`, `valid.index` and `test.index` say which images they are
     "Take part of a data set; raises `InputError` where there are not enough images."
     check(isinstance(data, Data), lambda: f'{shown("data", data)}: must be a data set, such as load("mnist5k")')
@@ -353,10 +353,22 @@ def subset(
     if index is None: train, valid = _split_train(data.train, data.classes, first, per_class, val, seed)
     else:
         check(not (first or per_class or val), 'index names the training images; leave out first, per_class and val')
-        train, valid = data.train[load_index(index) if isinstance(index, (str, Path)) else index], None
+        train, valid = _at_places(data.train, load_index(index) if isinstance(index, (str, Path)) else index), None
     check(test is None or test <= len(data.test), f'test={test}, but there are only {len(data.test)} test images')
     rows = slice(None) if test is None else torch.randperm(len(data.test), generator=stream(seed, 'subset', 'test'))[:test]
     return replace(data, train=train, valid=valid, test=data.test[rows])
+
+# %% ../nbs/06_data.ipynb #2df2b793
+def _at_places(split, places):
+    "The images of these places in the set that the split was taken from."
+    if isinstance(places, slice) or torch.as_tensor(places).dtype == torch.bool: return split[places]
+    places = torch.as_tensor(places).reshape(-1)
+    check(places.numel() == 0 or not places.is_floating_point(), f'index of {places.dtype}; expected integers or a mask')
+    places, order = places.long(), split.index.argsort()
+    rows = order[torch.searchsorted(split.index[order], places).clamp_max(len(split) - 1)]
+    lost = places[split.index[rows] != places]
+    check(len(lost) == 0, lambda: f'index {int(lost[0])} is out of range; the places of these images lie in {int(split.index.min())}…{int(split.index.max())}')
+    return split[rows]
 
 # %% ../nbs/06_data.ipynb #89b98953
 def save_index(
@@ -377,6 +389,23 @@ def load_index(
     right = isinstance(index, list) and all(type(i) is int for i in index)
     check(right, f'{path} is damaged or no index; expected JSON {{"index": [0, 5, …]}}')
     return torch.tensor(index, dtype=torch.long)
+
+# %% ../nbs/06_data.ipynb #08ffcd01
+def mixed_order(
+    n:int, # number of images
+)->Tensor: # their places, int64, in the order of the SHA-256 of the place
+    "A fixed order in which neighbours have nothing in common."
+    return torch.tensor(sorted(range(n), key=lambda i: hashlib.sha256(str(i).encode()).digest()), dtype=torch.long)
+
+# %% ../nbs/06_data.ipynb #a5e3b125
+def in_blocks(
+    y:Tensor, # labels, N
+)->bool: # False where there are no two images of a class
+    "Whether labels are sorted, or change less than half as often from one image to the next as those of mixed images do."
+    shares = y.bincount() / len(y)
+    there, changes = int((shares > 0).sum()), int((y[1:] != y[:-1]).sum())
+    by_chance = (len(y) - 1) * float(1 - shares.square().sum())
+    return 1 < there < len(y) and (changes == there - 1 or changes < by_chance / 2)
 
 # %% ../nbs/06_data.ipynb #734b6501
 def gaussian_noise(
@@ -424,7 +453,7 @@ def load(
     name, options = split_recipe(str(recipe).strip())
     space, device = options.pop('space', 'pixel'), pick_device(str(device))
     pixels = read_pixels(name, root, download, partial(fits, max_gb=max_gb))
-    try: full = Data.of(**pixels)
+    try: full = Data.of(**pixels)._each(lambda s: s[mixed_order(len(s))] if in_blocks(s.y) else s)
     except InputError as e: raise InputError(f'{name}: {e}') from None
     data = replace(subset(full, **options), name=_with_option(name, **options))
     if device != 'cpu': fits(sum(s.raw.nbytes for s in (data.train, data.test, data.valid) if s), name, max_gb, device)
