@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_images', 'check_labels', 'Split', 'as_split', 'Data', 'fingerprint', 'subset', 'save_index', 'load_index',
-           'gaussian_noise', 'split_recipe', 'load']
+           'mixed_order', 'in_blocks', 'gaussian_noise', 'split_recipe', 'load']
 
 # %% ../nbs/06_data.ipynb #c21920ff
 import hashlib,inspect,json,os
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from .core import InputError,check,nearest,write_atomic
+from .core import InputError,check,check_number,nearest,shown,write_atomic
 from .recipes import Recipe,parse_recipe
 from .files import NAMES,fits,read_pixels
 from .state import pick_device,stream
@@ -24,6 +24,11 @@ def _likely(low, high):
     if low >= -1e-6 and 1.5 < high <= 255: return 'looks like 0..255: divide by 255'
     if low < -.1: return 'looks normalised: put Normalize into the model and give it pixels'
     return 'clip it, or give the bounds that it was made for'
+
+# %% ../nbs/06_data.ipynb #c73892f6
+def _as_tensor(values, what):
+    try: return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as e: raise InputError(f'{what} are not numbers ({e}); expected a tensor or an array') from None
 
 # %% ../nbs/06_data.ipynb #09e35442
 def check_images(
@@ -57,8 +62,7 @@ def check_labels(
     what:str='labels',      # what they are, for the message
 )->Tensor: # the labels as int64
     "Raise `InputError` unless `y` holds `n` integers, each of them in 0…classes-1."
-    try: y = torch.as_tensor(y)
-    except (TypeError, ValueError, RuntimeError) as e: raise InputError(f'{what} are no numbers ({e}); expected integers from 0') from None
+    y = _as_tensor(y, what)
     whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
     check(whole, f'{what} are {y.dtype}; expected integers, e.g. y.long()')
     check(y.ndim == 1, f'{what} have shape {tuple(y.shape)}; expected {n} class numbers (one-hot: y.argmax(1))')
@@ -133,6 +137,7 @@ def first(
     n:int, # how many
 )->Split: # the first `n` images, or all where there are fewer
     "Take the first images."
+    check_number('first(n)', n, low=0, whole=True)
     return self[:n]
 
 # %% ../nbs/06_data.ipynb #2211c2b6
@@ -144,7 +149,7 @@ def batches(
     drop_last:bool=False,                    # leave out a last batch that is not full
 ):
     "Yield `(x, y, bounds)` of one batch after the other, on the device of the split."
-    check(size >= 1, f'batch size is {size}; must be ≥ 1')
+    check_number('batch_size', size, low=1, whole=True)
     n, order = len(self), None
     if generator is not None: order = torch.randperm(n, generator=generator).to(self.raw.device)
     for start in range(0, n - size + 1 if drop_last else n, size):
@@ -169,8 +174,8 @@ def as_split(
 )->Split: # checked
     "Make sure of images and labels; raises `InputError` that names the offending value."
     if isinstance(data, (tuple, list)) and len(data) == 2:
-        x = check_images(torch.as_tensor(data[0])).detach()
-        data = Split(x if x.dtype == torch.float64 else x.float(), torch.as_tensor(data[1]).to(x.device))
+        x = check_images(_as_tensor(data[0], 'images')).detach()
+        data = Split(x if x.dtype == torch.float64 else x.float(), _as_tensor(data[1], 'labels').to(x.device))
     check(isinstance(data, Split), f'got a {type(data).__name__}; expected a split such as data.test, or a pair (x, y)')
     check(len(data) > 0 and data.raw.ndim in (2, 4), f'images have shape {tuple(data.raw.shape)}; expected N×C×H×W or N×D with N ≥ 1')
     if data.raw.dtype != torch.uint8: check_images(data.raw, data.bounds if data.scale is None else (0., 1.))
@@ -275,7 +280,7 @@ def to(
 
 # %% ../nbs/06_data.ipynb #039e4090
 def _images(x, what):
-    x = torch.as_tensor(x)
+    x = _as_tensor(x, what)
     if x.dtype != torch.uint8:
         last = x.ndim == 4 and x.shape[-1] <= 4 < x.shape[1]
         check(not last, f'{what} have shape {tuple(x.shape)}; float images are N×C×H×W, these look like N×H×W×C: x.permute(0, 3, 1, 2)')
@@ -339,18 +344,31 @@ def subset(
     val:int=0,                  # validation images, taken from the training images before all else
     test:int|None=None,         # test images: the first so many of a shuffle of their own
     seed:int=0,                 # which shuffle
-    index=None,                 # or exactly these training images: positions, or the path of a file by `save_index`
+    index=None,                 # or exactly these training images: their places in the original set, a mask, or the path of a file by `save_index`
 )->Data: # `train.index`, `valid.index` and `test.index` say which images they are
     "Take part of a data set; raises `InputError` where there are not enough images."
+    check(isinstance(data, Data), lambda: f'{shown("data", data)}: must be a data set, such as load("mnist5k")')
     for k, v in dict(first=first, per_class=per_class, val=val, test=test).items():
         check(v is None or type(v) is int and v >= (k != 'val'), f'{k}={v!r}; expected a whole number ≥ {int(k != "val")}')
     if index is None: train, valid = _split_train(data.train, data.classes, first, per_class, val, seed)
     else:
         check(not (first or per_class or val), 'index names the training images; leave out first, per_class and val')
-        train, valid = data.train[load_index(index) if isinstance(index, (str, Path)) else index], None
+        train, valid = _at_places(data.train, load_index(index) if isinstance(index, (str, Path)) else index), None
     check(test is None or test <= len(data.test), f'test={test}, but there are only {len(data.test)} test images')
     rows = slice(None) if test is None else torch.randperm(len(data.test), generator=stream(seed, 'subset', 'test'))[:test]
     return replace(data, train=train, valid=valid, test=data.test[rows])
+
+# %% ../nbs/06_data.ipynb #2df2b793
+def _at_places(split, places):
+    "The images of these places in the set that the split was taken from."
+    if isinstance(places, slice) or torch.as_tensor(places).dtype == torch.bool: return split[places]
+    places = torch.as_tensor(places).reshape(-1)
+    check(places.numel() == 0 or not places.is_floating_point(), f'index of {places.dtype}; expected integers or a mask')
+    places, order = places.long(), split.index.argsort()
+    rows = order[torch.searchsorted(split.index[order], places).clamp_max(len(split) - 1)]
+    lost = places[split.index[rows] != places]
+    check(len(lost) == 0, lambda: f'index {int(lost[0])} is out of range; the places of these images lie in {int(split.index.min())}…{int(split.index.max())}')
+    return split[rows]
 
 # %% ../nbs/06_data.ipynb #89b98953
 def save_index(
@@ -372,6 +390,23 @@ def load_index(
     check(right, f'{path} is damaged or no index; expected JSON {{"index": [0, 5, …]}}')
     return torch.tensor(index, dtype=torch.long)
 
+# %% ../nbs/06_data.ipynb #08ffcd01
+def mixed_order(
+    n:int, # number of images
+)->Tensor: # their places, int64, in the order of the SHA-256 of the place
+    "A fixed order in which neighbours have nothing in common."
+    return torch.tensor(sorted(range(n), key=lambda i: hashlib.sha256(str(i).encode()).digest()), dtype=torch.long)
+
+# %% ../nbs/06_data.ipynb #a5e3b125
+def in_blocks(
+    y:Tensor, # labels, N
+)->bool: # False where there are no two images of a class
+    "Whether labels are sorted, or change less than half as often from one image to the next as those of mixed images do."
+    shares = y.bincount() / len(y)
+    there, changes = int((shares > 0).sum()), int((y[1:] != y[:-1]).sum())
+    by_chance = (len(y) - 1) * float(1 - shares.square().sum())
+    return 1 < there < len(y) and (changes == there - 1 or changes < by_chance / 2)
+
 # %% ../nbs/06_data.ipynb #734b6501
 def gaussian_noise(
     n:int,       # number of images
@@ -379,7 +414,9 @@ def gaussian_noise(
     seed:int=0,  # seed of the set
 )->Split: # float32 N×C×H×W in space 'gaussian', labels 0, bounds (-inf, inf)
     "Draw images of standard normal noise; image i depends on `seed` and i alone."
-    check(n >= 1, f'n={n} noise images; must be ≥ 1')
+    check_number('n', n, low=1, whole=True, why='so many images of noise')
+    check(isinstance(shape, (tuple, list)), lambda: f'{shown("shape", shape)}: must be the shape of an image, e.g. (3, 32, 32)')
+    for size in shape: check_number('shape', size, low=1, whole=True)
     x = torch.empty(n, *shape)
     for i, image in enumerate(x): image.normal_(generator=stream(seed, 'noise', i))
     return Split(x, torch.zeros(n, dtype=torch.long), (-float('inf'), float('inf')), 'gaussian')
@@ -412,10 +449,11 @@ def load(
     max_gb:float|None=None,     # memory that the set may take; None: LOCALLEARNING_MAX_GB, else 80 % of what is free
 )->Data: # in memory, uint8 until used
     "Load a data set; raises `InputError` for unknown names and options, missing or damaged files, and a set over the memory bound."
+    check(isinstance(recipe, (str, Path)), lambda: f'{shown("recipe", recipe)}: must be the name or path of a data set, such as "mnist5k"')
     name, options = split_recipe(str(recipe).strip())
     space, device = options.pop('space', 'pixel'), pick_device(str(device))
     pixels = read_pixels(name, root, download, partial(fits, max_gb=max_gb))
-    try: full = Data.of(**pixels)
+    try: full = Data.of(**pixels)._each(lambda s: s[mixed_order(len(s))] if in_blocks(s.y) else s)
     except InputError as e: raise InputError(f'{name}: {e}') from None
     data = replace(subset(full, **options), name=_with_option(name, **options))
     if device != 'cpu': fits(sum(s.raw.nbytes for s in (data.train, data.test, data.valid) if s), name, max_gb, device)

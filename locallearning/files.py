@@ -8,7 +8,7 @@ __all__ = ['NAMES', 'fits', 'UnreadableFile', 'read_npz', 'spread_index', 'make_
 
 # %% ../nbs/05_files.ipynb #f3edfded
 import hashlib,io,json,os,re,tarfile,zipfile,zlib
-from contextlib import contextmanager,suppress
+from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from pathlib import Path,PurePosixPath
@@ -17,7 +17,8 @@ import numpy as np
 import platformdirs
 import torch
 from PIL import Image
-from .core import InputError,check,progress,write_atomic
+from .core import InputError,check,check_number,progress,write_atomic
+from .store import locked
 
 # %% ../nbs/05_files.ipynb #87fb3f37
 def _free_bytes(device='cpu'):
@@ -34,6 +35,7 @@ def fits(
     device:str='cpu',          # whose memory
 ):
     "Raise `InputError` where a data set is larger than the memory bound."
+    check_number('max_gb', max_gb, low=0, optional=True)
     asked = float(max_gb or os.environ.get('LOCALLEARNING_MAX_GB') or 0)
     bound = asked*1e9 if asked else .8*_free_bytes(device)
     source = 'max_gb or LOCALLEARNING_MAX_GB' if asked else f'80 % of the free memory of {device}'
@@ -162,15 +164,6 @@ def _untar_cifar10(root):
     _readable(whole, f'cifar10: {archive} is truncated or altered, its MD5 is not {_CIFAR_MD5}; delete it and load again')
     with tarfile.open(archive) as tar: return {Path(m.name).name: tar.extractfile(m).read() for m in tar if m.isfile()}
 
-# %% ../nbs/05_files.ipynb #df9f0837
-@contextmanager
-def _alone(path):
-    with open(path, 'w') as f:
-        if os.name != 'nt':
-            import fcntl
-            fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
 # %% ../nbs/05_files.ipynb #137123b3
 def _download(name, root):
     from torchvision import datasets
@@ -192,8 +185,7 @@ def fetch(
         if not download: raise
         unreadable = e
     try:
-        Path(root).mkdir(parents=True, exist_ok=True)
-        with _alone(Path(root)/f'.{name}.lock'):
+        with locked(Path(root)/f'.{name}.lock'):
             with suppress(UnreadableFile): return read()
             _download(name, root)
     except (OSError, RuntimeError) as e:
@@ -237,7 +229,9 @@ def _decode_all(path, fits):
     decoded, first = [], None
     for part, label, name, get in progress(images, f'decode {path.name}'):
         image = _decode(get(), f'{path}: {part}/{label}/{name}')
-        if first is None: first = image.shape[:2]; fits(image.nbytes*len(images), str(path))
+        if first is None:
+            first = image.shape[:2]
+            fits(image.nbytes*len(images), str(path))
         sizes = f'is {image.shape[:2]}, the images before are {first}'
         check(image.shape[:2] == first, f'{path}: {part}/{label}/{name} {sizes}; make them one size')
         decoded.append((part, classes.index(label), name, image))

@@ -17,8 +17,9 @@ from torch import nn,Tensor
 import torch.nn.functional as F
 from torch.nn.utils.parametrize import register_parametrization
 from fastcore.basics import patch
-from .core import InputError,check,nearest
+from .core import InputError,check,check_number,nearest,shown
 from .recipes import Piece
+from .state import check_model
 
 # %% ../nbs/07_models.ipynb #c403b8e2
 @dataclass
@@ -47,6 +48,8 @@ def layer_path(
     layer:str,       # 'hidden', 'features' or the path of a submodule
 )->str: # the path of the submodule; raises `InputError` with the nearest paths
     "Find out which submodule a layer name means; a role wins over a submodule of the same name, which is then `.features`."
+    check_model(model)
+    check(isinstance(layer, str), lambda: f'{shown("layer", layer)}: must be the path of a layer')
     path = getattr(model, 'roles', {}).get(layer, layer.removeprefix('.'))
     paths = [n for n, _ in model.named_modules() if n]
     check(path in paths, lambda: f'no layer {layer!r} in {type(model).__name__}; {nearest(path, paths)}')
@@ -59,6 +62,8 @@ def read(
     layer:str|None=None,    # 'logits', 'hidden', 'features' or the path of any submodule
 )->Out: # logits, hidden, features and layer of one forward pass
     "Run a network once and see inside; gradients flow if they are enabled."
+    check_model(model)
+    check(layer is None or isinstance(layer, str), lambda: f'{shown("layer", layer)}: must be the path of a layer, or None')
     captured = {}
     hooks = _listen(model, captured)
     if layer and layer not in ('logits', 'hidden', 'features'):
@@ -95,8 +100,11 @@ class Normalize(Piece, nn.Module):
         std:tuple=(1.,),  # one per channel, positive
     ):
         super().__init__()
+        for k, v in dict(mean=mean, std=std).items():
+            check(isinstance(v, (tuple, list)), lambda: f'{shown(f"Normalize({k})", v)}: must be a tuple, one number per channel')
+            for number in v: check_number(f'Normalize({k})', number)
         self.mean,self.std = tuple(mean),tuple(std)
-        check(len(self.mean) == len(self.std) and min(self.std) > 0, f'Normalize(mean={mean}, std={std}): one positive std per mean is needed')
+        check(len(self.mean) == len(self.std) > 0 and min(self.std) > 0, f'Normalize(mean={mean}, std={std}): one positive std per mean is needed')
         for k, v in dict(_mean=mean, _std=std).items(): self.register_buffer(k, torch.tensor(v).view(-1, 1, 1), persistent=False)
     def forward(self, x): return (x - self._mean) / self._std
 
@@ -107,7 +115,7 @@ class LpUnit(Piece, nn.Module):
         p:float=3, # order of the norm, ≥ 1
     ):
         super().__init__()
-        check(p >= 1, f'LpUnit(p={p}): the order of a norm is at least 1')
+        check_number('LpUnit(p)', p, low=1, why='the order of a norm is at least 1')
         self.p = p
     def forward(self, x): return x / x.flatten(1).norm(self.p, 1).clamp_min(1e-12).view(-1, *[1]*(x.ndim - 1))
 
@@ -127,6 +135,8 @@ def prepend(
     model:nn.Module, # the model behind it, not copied
 )->nn.Module: # takes images in pixel units
     "Put a scaling in front of a model, so that its inputs are pixels again."
+    check_model(first, 'first')
+    check_model(model)
     return Prepended(first, model)
 
 # %% ../nbs/07_models.ipynb #52007775
@@ -136,7 +146,7 @@ class Power(Piece, nn.Module):
         n:float=1, # exponent, ≥ 1
     ):
         super().__init__()
-        check(n >= 1, f'Power(n={n}): the exponent is at least 1, below that the slope is infinite at 0')
+        check_number('Power(n)', n, low=1, why='below 1 the slope is infinite at 0')
         self.n = n
     def forward(self, h): return h.relu() if self.n == 1 else h.relu() ** self.n
     def slope(self, h): return (h > 0).to(h.dtype) if self.n == 1 else self.n * h.relu() ** (self.n - 1)
@@ -160,7 +170,10 @@ class SHLP(Piece, nn.Module):
         batch_norm:bool=False,    # normalise after the activation, as the paper's spectral models do
     ):
         super().__init__()
-        self.in_features,self.width,self.classes,self.n,self.activation,self.batch_norm = in_features,width,classes,n,activation,batch_norm
+        for k, v in dict(in_features=in_features, width=width, classes=classes).items(): check_number(f'SHLP({k})', v, low=1, whole=True)
+        check_number('SHLP(n)', n, low=1)
+        self.in_features,self.width,self.classes = in_features,width,classes
+        self.n,self.activation,self.batch_norm = n,activation,batch_norm
         check(activation in ('relu', 'tanh'), lambda: f'activation {activation!r}; {nearest(activation, ["relu", "tanh"])}')
         check(activation == 'relu' or n == 1, f'n={n} with tanh: a power of a negative number is undefined; use n=1')
         self.flatten = nn.Flatten()
@@ -203,6 +216,7 @@ def feature_jacobian_norm(
     x:Tensor,        # N×C×H×W
 )->Tensor: # N, ‖∂features/∂x‖_F per image
     "Frobenius norm of the Jacobian of the features, in closed form; differentiable with respect to the weights."
+    check_model(model)
     known = has_closed_form(model, scaled=True)
     check(known, f'{type(model).__name__} has no closed form; use probes.jacobian_norm, which needs only autograd')
     if isinstance(model, Prepended): return _behind_lp_unit(model, x)
@@ -238,6 +252,9 @@ class MLP(Piece, nn.Module):
         classes:int=10,        # C
     ):
         super().__init__()
+        for k, v in dict(in_features=in_features, classes=classes).items(): check_number(f'MLP({k})', v, low=1, whole=True)
+        check(isinstance(widths, (tuple, list)), lambda: f'{shown("MLP(widths)", widths)}: must be a tuple, e.g. (500, 500)')
+        for v in widths: check_number('MLP(widths)', v, low=1, whole=True)
         check(len(widths) > 0, 'MLP(widths=()): at least one hidden layer is needed')
         self.in_features,self.widths,self.classes = in_features,tuple(widths),classes
         sizes = [in_features, *widths]
@@ -255,6 +272,7 @@ def parametrize(
     recipe:str='',      # what made a piece whose `repr` is no recipe; checkpoints record it
 )->nn.Module: # the model itself
     "Let copies of a piece make the weights of layers; raises `InputError` for layers that have none and pieces that do not fit."
+    check_model(model)
     paths = _weighty(model) if layers is None else [layer_path(model, p) for p in layers]
     check(paths, f'{type(model).__name__} has no linear or convolutional layer; name the layers that have a weight')
     check(isinstance(piece, nn.Module), f'{piece!r} is no nn.Module; a parametrization is one whose forward takes a weight')

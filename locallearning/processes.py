@@ -13,7 +13,7 @@ from typing import Iterable,Iterator
 import psutil
 import torch
 import torch.distributed as dist
-from .core import check
+from .core import check,check_number
 
 # %% ../nbs/04_processes.ipynb #cf214897
 @contextmanager
@@ -21,6 +21,7 @@ def joined(
     timeout:float=1800., # seconds that one process waits for another
 )->Iterator[list]: # host and process number of each
     "Form the group that `torchrun` describes; inside, a process that is gone is `Lost`, with its number."
+    check_number('timeout', timeout, above=0)
     if cuda := torch.cuda.is_available(): torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
     with wired(): dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo', timeout=timedelta(seconds=timeout))
     try:

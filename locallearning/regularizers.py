@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import torch.nn.functional as F
 from fastcore.basics import patch
 from .recipes import Piece
-from .core import check,nearest
+from .core import check,check_number,nearest,shown
 from .models import Out,evaluating,read,has_closed_form
 
 # %% ../nbs/09_regularizers.ipynb #9f2dbce7
@@ -28,7 +28,8 @@ class Lp(Piece, nn.Module):
         p:float=2,           # power, ≥ 1; 2 is weight decay
     ):
         super().__init__()
-        check(p >= 1, f'Lp(p={p}): the power is at least 1; below that the gradient is infinite at 0')
+        check_number('Lp(strength)', strength)
+        check_number('Lp(p)', p, low=1, why='below 1 the gradient is infinite at 0')
         self.strength,self.p = strength,p
         self.generator = None
 
@@ -53,6 +54,7 @@ def unit_vectors(
     generator:torch.Generator|None=None, # where randomness comes from; None: the global generator
 )->Tensor: # n×N×C, each uniform on the sphere
     "Draw the directions of random projections."
+    check_number('n', n, low=1, whole=True)
     size, dim = like.shape
     check(not orthogonal or n <= dim, f'{n} orthogonal directions in {dim} dimensions: n is at most {dim}')
     v = torch.randn(size, n, dim, generator=generator, device=like.device, dtype=like.dtype)
@@ -136,7 +138,9 @@ class Jacobian(Piece, nn.Module):
         orthogonal:bool=False,  # orthonormal projections: less spread, exact when n is the number of outputs
     ):
         super().__init__()
-        check(n is None or (isinstance(n, int) and n >= 1), f'Jacobian(n={n!r}): use an integer ≥ 1, or None for the exact norm')
+        check_number('Jacobian(strength)', strength)
+        check_number('Jacobian(n)', n, low=1, whole=True, optional=True, why='None is the exact norm')
+        check(isinstance(of, str), lambda: f'{shown("Jacobian(of)", of)}: must be the path of a layer')
         self.strength,self.n,self.of,self.orthogonal = strength,n,of,orthogonal
         self.generator = None
         self.needs_x = n is not None or of not in ('hidden', 'features')
@@ -216,6 +220,10 @@ class Spectral(Piece, nn.Module):
         offset:str='code',     # 'code': anchor at rank tau+1, 'paper': at rank tau
     ):
         super().__init__()
+        check_number('Spectral(strength)', strength)
+        check_number('Spectral(exponent)', exponent, above=0)
+        check_number('Spectral(tau)', tau, low=0, whole=True)
+        check(isinstance(of, str), lambda: f'{shown("Spectral(of)", of)}: must be the path of a layer')
         check(offset in ('code', 'paper'), lambda: f'offset {offset!r}; {nearest(offset, ["code", "paper"])}')
         check(tau >= (offset == 'paper'), f'Spectral(tau={tau}, offset={offset!r}): the anchor would lie before the first variance')
         self.strength,self.exponent,self.tau,self.of,self.offset = strength,exponent,tau,of,offset

@@ -267,21 +267,12 @@ def unstore(
 # %% ../nbs/02_store.ipynb #f28bc6bc
 @contextmanager
 def locked(
-    path:Path, # the lock file
+    path:Path, # the lock file; its folder is made
 ):
     "Hold the lock of a path; wait for whoever holds it now."
+    from filelock import FileLock  # takes a moment, and most commands lock nothing
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a+b') as f:
-        if os.name == 'nt':
-            import msvcrt
-            take = lambda mode: (f.seek(0), msvcrt.locking(f.fileno(), mode, 1))
-            take(msvcrt.LK_LOCK)
-            try: yield
-            finally: take(msvcrt.LK_UNLCK)
-        else:
-            import fcntl
-            fcntl.flock(f, fcntl.LOCK_EX)
-            yield
+    with FileLock(path): yield
 
 # %% ../nbs/02_store.ipynb #af597796
 class Artefact:

@@ -1,9 +1,11 @@
 """Images, the space they are in, and the box of each of them."""
-import math, os, subprocess, sys, time
+import math, os, subprocess, sys, tarfile, time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from hypothesis import given, settings, strategies as st
+from torch import nn
 from locallearning import data as module
 from locallearning.core import InputError
 from locallearning.data import Data, Split, as_split, check_images, check_labels, gaussian_noise, load, load_index, save_index, subset
@@ -60,7 +62,7 @@ def test_bounds_hold_to_a_millionth():
     (torch.tensor([True, False, True]), 'torch.bool'),
     (torch.eye(3, dtype=torch.long), r'shape \(3, 3\); expected 3 class numbers .one-hot: y.argmax'),
     (torch.tensor([0, 1]), '3 images but 2 labels'),
-    (np.array(['a', 'b', 'c']), 'labels are no numbers'),
+    (np.array(['a', 'b', 'c']), 'labels are not numbers'),
 ])
 def test_wrong_labels(y, message):
     with pytest.raises(InputError, match=message): check_labels(y, 3, 10)
@@ -135,7 +137,7 @@ def test_batches_never_turn_the_whole_set_into_floats(monkeypatch):
     s = made_up().train
     for _ in s.batches(7): pass
     assert max(sizes) == 7 and 'x' not in s.__dict__
-    with pytest.raises(InputError, match='batch size is 0'): next(s.batches(0))
+    with pytest.raises(InputError, match='batch_size=0: must be a whole number ≥ 1'): next(s.batches(0))
 
 
 def test_to_the_device_where_it_is_changes_nothing():
@@ -400,3 +402,79 @@ def test_memory_bound_of_load(monkeypatch):
     monkeypatch.setenv('LOCALLEARNING_MAX_GB', '.002')
     with pytest.raises(InputError, match='the bound is 0.002 GB'): load('mnist5k')
     load('mnist5k', max_gb=1)
+
+
+@pytest.mark.parametrize('make, said', [
+    (lambda: load(5), 'recipe=5: must be the name or path of a data set'), (lambda: load('mnist5k', max_gb='1'), "max_gb='1': must be a number"), (lambda: load('mnist5k', device=3), "unknown device '3'"),
+    (lambda: subset('mnist5k', first=3), "data='mnist5k': must be a data set"), (lambda: subset(load('mnist5k'), first='3'), "first='3'"), (lambda: subset(load('mnist5k'), val=True), 'val=True'),
+    (lambda: load('mnist5k').test.first('9'), r"first\(n='9'\)"), (lambda: next(load('mnist5k').test.batches('9')), "batch_size='9'"), (lambda: subset(load('mnist5k'), first=3, seed='x'), "seed='x'"),
+    (lambda: gaussian_noise('3', (1, 2, 2)), "n='3'"), (lambda: gaussian_noise(3, 28), 'shape=28: must be the shape'), (lambda: gaussian_noise(3, ('a',)), "shape='a'"), (lambda: as_split(nn.ReLU()), 'got a ReLU; expected a split'),
+    (lambda: as_split(('a', 'b')), "images are not numbers")])
+def test_settings_of_the_wrong_type_are_named(make, said):
+    with pytest.raises(InputError, match=said): make()
+
+
+# --- first n is not first class
+
+@pytest.fixture(scope='session')
+def sorted_folder(tmp_path_factory):
+    "Six classes of thirty images; the value of an image is its place in the listing."
+    root = tmp_path_factory.mktemp('photos')/'set'
+    for part, n in ('train', 30), ('test', 10):
+        for c in range(6):
+            (folder := root/part/f'class{c}').mkdir(parents=True)
+            for i in range(n): Image.fromarray(np.full((2, 3), n*c + i, np.uint8)).save(folder/f'{i:02}.png')
+    return root
+
+
+def packed(folder, path):
+    with tarfile.open(path, 'w:gz') as tar: tar.add(folder, 'set')
+    return path
+
+
+def test_the_first_images_of_a_folder_or_archive_hold_all_classes(sorted_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv('LOCALLEARNING_CACHE', str(tmp_path/'cache'))
+    folder = load(str(sorted_folder))
+    assert len(folder.train.y[:100].unique()) == 6 and len(folder.test.y[:20].unique()) == 6
+    assert all(len(y.unique()) >= 4 for x, y, _ in folder.train.batches(30)), 'nor is a batch one class'
+    assert torch.equal(folder.train.raw[:, 0, 0, 0].long(), folder.train.index) and torch.equal(folder.train.y, folder.train.index//30), 'index is the place in the listing'
+    assert folder.train.index.sort().values.tolist() == [*range(180)]
+    again, archive = load(str(sorted_folder)), load(str(packed(sorted_folder, tmp_path/'set.tar.gz')))
+    assert folder.key == again.key == archive.key, 'decoded, from the cache, from an archive: one order'
+
+
+def test_the_order_is_the_same_everywhere_and_for_good(sorted_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv('LOCALLEARNING_CACHE', str(tmp_path/'cache'))
+    assert load(str(sorted_folder)).train.index[:8].tolist() == [178, 55, 51, 152, 149, 146, 39, 49]
+    monkeypatch.setattr(torch, 'randperm', lambda *a, **k: pytest.fail('drawn'))
+    torch.manual_seed(3)
+    assert load(str(sorted_folder)).train.index[:8].tolist() == [178, 55, 51, 152, 149, 146, 39, 49]
+
+
+def test_a_saved_choice_from_a_mixed_set_names_places_of_the_listing(sorted_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv('LOCALLEARNING_CACHE', str(tmp_path/'cache'))
+    d = load(str(sorted_folder))
+    few = subset(d, per_class=3, seed=4)
+    path = save_index(tmp_path/'few.json', few.train)
+    for again in subset(d, index=path), subset(d, index=few.train.index), load(f'{sorted_folder}(index={str(path)!r})'):
+        assert torch.equal(again.train.raw, few.train.raw) and torch.equal(again.train.index, few.train.index)
+    assert subset(d, index=[0, 179]).train.y.tolist() == [0, 5]
+    assert torch.equal(subset(d, index=d.train.y == 2).train.index//30, torch.full((30,), 2))
+    with pytest.raises(InputError, match='index 180 is out of range'): subset(d, index=[3, 180])
+    with pytest.raises(InputError, match='out of range'): subset(few, index=[next(i for i in range(180) if i not in few.train.index)])
+
+
+def test_only_sorted_npz_are_mixed(tmp_path):
+    x, y = np.arange(90, dtype=np.uint8).repeat(4).reshape(90, 2, 2), np.arange(90)//30
+    for name, labels, mixed in ('sorted', y, True), ('blocks', np.arange(90)//10 % 3, True), ('random', np.random.default_rng(0).permutation(y), False), ('in turn', np.arange(90) % 3, False):
+        np.savez(tmp_path/f'{name}.npz', x_train=x, y_train=labels, x_test=x[::30], y_test=y[::30])
+        d = load(f'{tmp_path}/{name}.npz')
+        assert (d.train.index.tolist() != [*range(90)]) == mixed and d.test.index.tolist() == [0, 1, 2], name
+        assert torch.equal(d.train.raw[:, 0, 0, 0].long(), d.train.index) and d.train.y.tolist() == labels[d.train.index].tolist()
+
+
+def test_sets_by_name_and_arrays_stay_as_they_are():
+    d = load('mnist5k')
+    assert d.train.index.tolist() == [*range(4000)] and d.key.startswith('1eb1e365e9b6')
+    x, y = np.zeros((60, 2, 2), np.uint8), np.arange(60)//20
+    assert Data.of(x, y, x, y).train.index.tolist() == [*range(60)], 'whoever has arrays knows their order'

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
+import locallearning as ll
 from locallearning.hebbian import layer as hebbian, ranking
 from locallearning.core import InputError
 from locallearning.recipes import build_recipe
@@ -345,3 +346,10 @@ def test_convergence_takes_what_every_measurement_takes(digits):
     whole = convergence(W, digits.train).report()
     assert whole == convergence(W, digits.train.x).report() == convergence(W, (digits.train.x, digits.train.y), batch_size=7).report()
     with pytest.raises(InputError, match='in_features=784|784'): convergence(W, torch.rand(4, 20))
+
+
+@pytest.mark.parametrize('given, said', [
+    (dict(data=torch.nn.ReLU()), 'data is a ReLU: must be a data set'), (dict(data='mnist5k'), "data='mnist5k'"), (dict(epochs=torch.nn.ReLU()), 'epochs is a ReLU: must be a whole number'), (dict(epochs='9'), "epochs='9'"),
+    (dict(width='9'), "width='9'"), (dict(p=None), 'p=None: must be a number'), (dict(delta='.4'), "delta='.4'"), (dict(lr='.02'), "lr='.02'"), (dict(batch_size=2.5), 'batch_size=2.5'), (dict(radius=[1]), r'radius=\[1\]')])
+def test_settings_of_the_wrong_type_are_named(given, said):
+    with pytest.raises(InputError, match=said): train_layer(**dict(data=ll.load('mnist5k(first=20)')) | given)

@@ -9,7 +9,7 @@ from torch.nn.utils.parametrize import is_parametrized
 import locallearning as ll
 from locallearning.core import InputError
 from locallearning.recipes import Piece
-from locallearning.models import SHLP, parametrize
+from locallearning.models import MLP, SHLP, LpUnit, Normalize, Power, feature_jacobian_norm, parametrize, prepend, read
 from locallearning.state import load_checkpoint, load_model, parametrizations, save_checkpoint, seeded, user_modules
 from locallearning.training import SGD, fit, train_model, train_step
 
@@ -141,3 +141,13 @@ def test_from_recipes_best_and_last_and_after_a_resume(tmp_path):
     for name in ('best', 'last', 'snapshot-0'):
         back = load_model(tmp_path/'a'/f'{name}.safetensors', [__name__])
         assert back.space == 'lp_unit(p=3)' and back.hidden.weight.abs().max() <= .2, 'best says its space as last does'
+
+
+@pytest.mark.parametrize('make, said', [
+    (lambda: SHLP('784'), r"SHLP\(in_features='784'\): must be a whole number ≥ 1"), (lambda: SHLP(784, width=50.), r'SHLP\(width=50.0\)'), (lambda: SHLP(784, classes=('a', 'b')), r"SHLP\(classes=\('a', 'b'\)\)"),
+    (lambda: SHLP(784, n='2'), r"SHLP\(n='2'\)"), (lambda: SHLP(nn.ReLU()), r'SHLP\(in_features\) is a ReLU'), (lambda: MLP(4, 500), r'MLP\(widths=500\): must be a tuple'), (lambda: MLP(4, ('a',)), r"MLP\(widths='a'\)"),
+    (lambda: Power('2'), r"Power\(n='2'\)"), (lambda: LpUnit('inf'), r"LpUnit\(p='inf'\): must be a number ≥ 1"), (lambda: Normalize(.5, .5), r'Normalize\(mean=0.5\): must be a tuple'), (lambda: Normalize(('a',), (1,)), r"Normalize\(mean='a'\)"),
+    (lambda: read('net', torch.rand(1, 4)), "model='net': must be a torch.nn.Module"), (lambda: read(nn.Linear(4, 2), torch.rand(1, 4), layer=0), 'layer=0: must be the path'), (lambda: prepend('LpUnit(3)', nn.ReLU()), r"first='LpUnit\(3\)'"),
+    (lambda: prepend(LpUnit(3), 'SHLP'), "model='SHLP'"), (lambda: parametrize('net', nn.ReLU()), "model='net'"), (lambda: feature_jacobian_norm(torch.rand(1), torch.rand(1)), 'model is a Tensor')])
+def test_models_name_settings_of_the_wrong_type(make, said):
+    with pytest.raises(InputError, match=said): make()

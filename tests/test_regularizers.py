@@ -387,3 +387,12 @@ def test_a_basis_is_found_where_the_fastest_solver_gives_up(monkeypatch):  # see
     u = regularizers._eigenvectors(cov)
     torch.testing.assert_close(u.T @ cov @ u, expected.diag(), rtol=0, atol=1e-12)
     torch.testing.assert_close(u.T @ u, torch.eye(30, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('make, said', [
+    (lambda: Lp(strength='a'), r"Lp\(strength='a'\): must be a number"), (lambda: Lp(p=None), r'Lp\(p=None\): must be a number ≥ 1'), (lambda: Lp(SHLP(4)), r'Lp\(strength\) is a SHLP'),
+    (lambda: Jacobian(n='3'), r"Jacobian\(n='3'\): must be a whole number ≥ 1 or None"), (lambda: Jacobian(n=2.5), r'Jacobian\(n=2.5\)'), (lambda: Jacobian('logits'), r"Jacobian\(strength='logits'\)"),
+    (lambda: Jacobian(of=3), r'Jacobian\(of=3\): must be the path'), (lambda: Spectral(tau=2.5), r'Spectral\(tau=2.5\): must be a whole number'), (lambda: Spectral(exponent='1'), r"Spectral\(exponent='1'\)"),
+    (lambda: Spectral(exponent=0), r'Spectral\(exponent=0\): must be a number > 0'), (lambda: Spectral(of=None), r'Spectral\(of=None\)'), (lambda: Spectral(strength=torch.ones(2)), r'Spectral\(strength\) is a Tensor')])
+def test_settings_of_the_wrong_type_are_named(make, said):
+    with pytest.raises(InputError, match=said): make()

@@ -14,7 +14,7 @@ from torch import nn
 import locallearning as ll
 from locallearning.core import InputError
 from locallearning.models import SHLP, LpUnit, prepend
-from locallearning.state import describe, device_of, load_checkpoint, load_model, load_tree, pick_device, save_checkpoint, save_tree, seeded, stream
+from locallearning.state import describe, device_of, load_checkpoint, load_model, load_tree, model_key, pick_device, save_checkpoint, save_tree, seeded, stream
 
 PACKAGE = Path(ll.__file__).parent
 draw = lambda *key: torch.randint(2**62, (2,), generator=stream(*key)).tolist()
@@ -270,3 +270,11 @@ def test_nothing_of_ours_is_ever_unpickled():
             if called in ('torch.load', 'torch.save'): assert words.get('weights_only') == 'True', f'{path.name}: {called}'
             if called in ('np.load', 'numpy.load'): assert words.get('allow_pickle', 'False') == 'False', f'{path.name}: {called}'
             assert called.rpartition('.')[2] not in ('read_pickle', 'to_pickle', 'eval', 'exec') or called in ('model.eval', 'net.eval') or called.endswith(').eval'), f'{path.name}: {called}'
+
+
+@pytest.mark.parametrize('make, said', [
+    (lambda: stream('a'), "seed='a': must be a whole number"), (lambda: stream(nn.ReLU()), 'seed is a ReLU'), (lambda: stream(1.5, 'x'), 'seed=1.5'), (lambda: seeded(None).__enter__(), 'seed=None'),
+    (lambda: save_checkpoint('a.safetensors', 'SHLP(4)'), r"model='SHLP\(4\)': must be a torch.nn.Module"), (lambda: load_checkpoint(3), 'path=3: must be the path of a checkpoint'), (lambda: load_model(nn.ReLU()), 'path is a ReLU'),
+    (lambda: load_checkpoint('a.safetensors', 'net'), "model='net'"), (lambda: model_key('net'), "model='net'"), (lambda: pick_device(3), "unknown device 3")])
+def test_settings_of_the_wrong_type_are_named(make, said):
+    with pytest.raises(InputError, match=said): make()

@@ -386,7 +386,7 @@ def test_bad_input_is_named_before_anything_is_trained(message):
 
 
 def test_bad_settings_are_named(tmp_path):
-    with pytest.raises(InputError, match='batch size is 0'): fit(make(), DATA, batch_size=0)
+    with pytest.raises(InputError, match='batch_size=0: must be a whole number ≥ 1'): fit(make(), DATA, batch_size=0)
     with pytest.raises(InputError, match='need a folder'): fit(make(), DATA, snapshots=[0])
     with pytest.raises(InputError, match=r'snapshots=\[0, 3\]: 3 is not in 0…2'): fit(make(), DATA, epochs=2, snapshots=[0, 3], folder=tmp_path)
     with pytest.raises(InputError, match=r'returns \(2, 4, 2, 2\) for 2 images; logits N×C'): fit(nn.Conv2d(1, 4, 3), DATA)
@@ -565,3 +565,50 @@ def test_train_model_starts_from_a_checkpoint_in_place_of_pretraining(small, tmp
     again = train_model('KHModel(784, width=20, kh_epochs=2)', kh, epochs=1, seed=5, init=str(first['checkpoint']), folder=tmp_path/'b')
     assert first['pretrain'] and again['pretrain'] is None
     assert load_model(again['checkpoint']).hidden.weight.equal(load_model(first['checkpoint']).hidden.weight)
+
+
+# --- settings of the wrong type
+
+net = lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+PAIR = torch.rand(6, 1, 2, 2), torch.arange(6) % 3
+
+
+@pytest.mark.parametrize('change, said', [
+    (dict(epochs='3'), "epochs='3': must be a whole number ≥ 0"), (dict(epochs=nn.Linear(2, 2)), 'epochs is a Linear: must be a whole'), (dict(epochs=1.5), 'epochs=1.5'),
+    (dict(batch_size='100'), "batch_size='100': must be a whole number ≥ 1"), (dict(batch_size=2.), 'batch_size=2.0'), (dict(batch_size=None), 'batch_size=None'),
+    (dict(lr='1e-3'), "lr='1e-3': must be a number ≥ 0; or a function"), (dict(lr=-1), 'lr=-1'), (dict(clip='1'), "clip='1': must be a number > 0 or None"), (dict(clip=0), 'clip=0'),
+    (dict(every=0), 'every=0'), (dict(seed='a'), "seed='a': must be a whole number"), (dict(seed=nn.ReLU()), 'seed is a ReLU'), (dict(loss='CrossEntropy()'), "loss='CrossEntropy"),
+    (dict(opt='Adam()'), r"opt='Adam\(\)': must be a function from parameters"), (dict(opt=torch.optim.SGD(nn.Linear(2, 2).parameters())), 'opt is a SGD: must be a function'),
+    (dict(penalties=ll.Lp()), r'penalties is a Lp: must be a list, e.g. \[Lp\('), (dict(penalties='Lp()'), r"penalties='Lp\(\)': must be a list"), (dict(penalties=['Lp()']), r"penalties='Lp\(\)': must be functions"),
+    (dict(constraints=3), 'constraints=3: must be a list'), (dict(transform='PGD()'), 'transform='), (dict(callbacks=[None]), 'callbacks=None'), (dict(snapshots=1), 'snapshots=1: must be a list'),
+    (dict(snapshots=['1'], folder='x'), "snapshots='1'"), (dict(folder=3), 'folder=3: must be a path'), (dict(evals=[1]), r'evals=\[1\]: must be a dict'), (dict(evals=dict(test=3)), 'test: got a int'), (dict(valid='test'), 'valid: got a str')])
+def test_a_setting_of_the_wrong_type_is_named(change, said):
+    with pytest.raises(InputError, match=said): fit(net(), PAIR, **dict(epochs=1) | change)
+
+
+def test_model_and_data_of_the_wrong_type_are_named():
+    with pytest.raises(InputError, match=r"model=\(tensor.*must be a torch.nn.Module"): fit(PAIR, net())
+    with pytest.raises(InputError, match='got a Sequential; expected a split'): fit(net(), net())
+    with pytest.raises(InputError, match="model='SHLP"): accuracy('SHLP(4)', PAIR)
+    with pytest.raises(InputError, match="batch_size='9'"): accuracy(net(), PAIR, '9')
+
+
+@pytest.mark.parametrize('change, said', [(dict(model='net'), "model='net'"), (dict(opt=ll.Adam()), 'opt is a Adam: must be an optimizer over'), (dict(x=[1]), r'x=\[1\]: must be a tensor'), (dict(y=3), 'y=3'),
+                                          (dict(penalties=ll.Lp()), 'penalties is a Lp'), (dict(constraints=[1]), 'constraints=1'), (dict(clip='a'), "clip='a'")])
+def test_a_step_names_what_is_of_the_wrong_type(change, said):
+    model = net()
+    asked = dict(model=model, opt=torch.optim.SGD(model.parameters(), lr=.1), x=PAIR[0], y=PAIR[1]) | change
+    with pytest.raises(InputError, match=said): train_step(**asked)
+
+
+@pytest.mark.parametrize('make, said', [
+    (lambda: CrossEntropy('a'), r"CrossEntropy\(label_smoothing='a'\)"), (lambda: CrossEntropy(2), 'label_smoothing=2'), (lambda: MultiMargin(None), r'MultiMargin\(margin=None\)'),
+    (lambda: Adam(net().parameters()), r'Adam\(betas\) is a generator: must be two numbers'), (lambda: Adam((.9, 2)), r'Adam\(betas=2\)'), (lambda: Adam(weight_decay='1'), r"Adam\(weight_decay='1'\)"),
+    (lambda: SGD(net().parameters()), r'SGD\(momentum\) is a generator'), (lambda: SGD(weight_decay=-1), r'SGD\(weight_decay=-1\)'), (lambda: SGD(nesterov=True), 'needs a momentum'),
+    (lambda: Steps('1e-3'), r"Steps\(lr='1e-3'\)"), (lambda: Steps(1e-3, (31, 5e-4)), r'Steps\(milestones=\(31, 0.0005\)\): must be pairs'), (lambda: Steps(1e-3, [('31', 1)]), r"Steps\(milestones='31'\)"),
+    (lambda: Steps(1e-3, of='10'), r"Steps\(of='10'\)"), (lambda: HoldDecay(tau=0), r'HoldDecay\(tau=0\)'), (lambda: HoldDecay(hold=None), r'HoldDecay\(hold=None\)'), (lambda: HoldDecay(epochs='a'), r"HoldDecay\(epochs='a'\)"),
+    (lambda: list(epochs('3', {})), "epochs='3'"), (lambda: list(epochs(3, {}, every=0)), 'every=0'), (lambda: train_model('SHLP(4)', 'mnist5k'), "data='mnist5k': must be a data set"),
+    (lambda: train_model(net(), ll.load('mnist5k')), 'model is a Sequential: must be a recipe'), (lambda: train_model('SHLP(784)', ll.load('mnist5k'), penalties='Lp()'), r"penalties='Lp\(\)': must be a list of recipes"),
+    (lambda: train_model('SHLP(784)', ll.load('mnist5k'), evals=['tset']), "'tset'.*did you mean 'test'")])
+def test_pieces_and_whole_trainings_name_what_is_of_the_wrong_type(make, said):
+    with pytest.raises(InputError, match=said): make()

@@ -14,7 +14,7 @@ from torch import nn,Tensor
 import torch.nn.functional as F
 from fastcore.basics import patch
 from ..recipes import Piece
-from ..core import check,nearest,InputError
+from ..core import check,check_number,nearest,InputError,shown
 from ..state import stream
 from ..data import Data,Split,as_split,check_images,fingerprint
 from ..models import flat_input
@@ -64,6 +64,7 @@ def check_rule(
     mode:str='rank_k',   # which ranks are pushed away
 ):
     "Raise `InputError` for settings with which the rule is undefined."
+    for name, value in dict(width=width, p=p, k=k, delta=delta, radius=radius).items(): check_number(name, value)
     check(p >= 2, f'p={p}: the rule needs p ≥ 2, below it |W|^(p-2) is infinite at W = 0')
     check(k == int(k) and 2 <= k <= width, f'k={k} with width={width}: the rank that is pushed away must be an integer of 2…{width}')
     check(0 <= delta < math.inf, f'delta={delta}: the anti-Hebbian factor must be finite and at least 0')
@@ -267,6 +268,8 @@ class Norms(nn.Module):
 # %% ../../nbs/hebbian/01_layer.ipynb #762e6d3b
 def check_training(width, p, k, delta, radius, mode, epochs, lr, batch_size):
     "Raise `InputError` for settings with which no layer can be trained."
+    for name, value in dict(epochs=epochs, batch_size=batch_size).items(): check_number(name, value, whole=True)
+    check_number('lr', lr)
     check_rule(width, p, k, delta, radius, mode)
     check(epochs >= 1 and batch_size >= 1 and 0 < lr < math.inf, f'epochs={epochs}, batch_size={batch_size}, lr={lr}: all must be positive')
 
@@ -300,6 +303,7 @@ def train_layer(
 )->dict: # `weight` H×D, `norms` E×3 (quartiles of the p-norms after each epoch), `report` (plain numbers); {} where process 0 needs no help
     "Train a layer; a training that does not converge says so in its report. In a group of processes all call it, and the first keeps the state."
     asked = {name: v for name, v in locals().items() if name not in ('data', 'device', 'folder', 'every')}
+    check(isinstance(data, Data), lambda: f'{shown("data", data)}: must be a data set, such as load("mnist5k")')
     check_training(width, p, k, delta, radius, mode, epochs, lr, batch_size)
     split = as_split(data.train).to(device)
     if size() > 1 and not called(**asked, images=fingerprint(train=split)): return {}
