@@ -2,7 +2,8 @@
 import numpy as np
 import pytest, torch
 from locallearning.attacks.gradient import FGSM, PGD, GaussianNoise
-from locallearning.attacks.strong import APGD, Square
+from locallearning.attacks.apgd import APGD
+from locallearning.attacks.square import Square
 from locallearning.data import load
 from locallearning.hebbian.published import PublishedPGD
 from locallearning.models import SHLP
