@@ -12,7 +12,7 @@ from locallearning.recipes import build_recipe
 from locallearning.models import SHLP
 from locallearning.robustness.curves import accuracy_curve, critical_norm
 from locallearning.state import describe, stream
-from locallearning.attacks.strong import APGD
+from locallearning.attacks.apgd import APGD
 
 needs = {k: f'the library {k} is not installed (extra "peers")' for k in ('foolbox', 'torchattacks')}
 MADE = [('Foolbox', 'LinfPGD', dict(steps=4)), ('Foolbox', 'L2PGD', dict(steps=4)), ('Foolbox', 'L2DeepFoolAttack', dict(steps=5)), ('Foolbox', 'FGSM', {}),

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
 from locallearning.attacks.ascent import *
+from locallearning.attacks.losses import *
 from locallearning.attacks.gradient import *
 from locallearning.core import InputError
 from locallearning.recipes import build_recipe

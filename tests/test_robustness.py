@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
 from locallearning.attacks.gradient import FGSM, PGD, GaussianNoise
-from locallearning.attacks.ascent import margin
+from locallearning.attacks.losses import margin
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import Split
 from locallearning.models import SHLP

@@ -3,9 +3,10 @@ import copy, math
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-import locallearning.attacks.strong as strong
+import locallearning.attacks.square as square_module
 from locallearning.attacks.gradient import FGSM, PGD
-from locallearning.attacks.ascent import LOSSES, dlr_targeted, perturbation_norm
+from locallearning.attacks.losses import LOSSES, dlr_targeted
+from locallearning.attacks.ascent import objective, perturbation_norm
 from locallearning.core import InputError
 from locallearning.recipes import build_recipe
 from locallearning.data import load
@@ -13,7 +14,8 @@ from locallearning.robustness.target import correct_subset, masking_checks
 from locallearning.robustness.curves import accuracy_curve, critical_norm
 from locallearning.models import SHLP
 from locallearning.state import seeded, stream
-from locallearning.attacks.strong import *
+from locallearning.attacks.apgd import *
+from locallearning.attacks.square import *
 from locallearning.training import fit
 
 seeds, norms = st.integers(0, 10**6), st.sampled_from([2, 'inf'])
@@ -225,21 +227,21 @@ def test_every_proposal_lies_in_ball_and_box(norm, seed, shape, share, eps):
     g = torch.Generator().manual_seed(seed)
     high = .2 + torch.rand(6, 1, 1, 1, generator=g, dtype=torch.float64)
     x = high*torch.rand(6, *shape, generator=g, dtype=torch.float64)
-    room = strong._room(x, eps*torch.rand(6, generator=g, dtype=torch.float64), (0., high), norm)
-    z = first_point(room, norm, g)
+    state = square_module._search_state(x, eps*torch.rand(6, generator=g, dtype=torch.float64), (0., high), norm)
+    z = first_point(state, norm, g)
     for _ in range(4):
         assert z.shape == x.shape and z.isfinite().all() and (z >= 0).all() and (z <= high).all()
-        assert (perturbation_norm(x, z, norm) <= room.eps*(1 + 1e-9) + 1e-12).all()
-        if norm == 'inf': assert ((z == room.low) | (z == room.high)).all()
-        z = propose(z, room, share, norm, torch.rand(6, 5 + shape[0], generator=g))
+        assert (perturbation_norm(x, z, norm) <= state.eps*(1 + 1e-9) + 1e-12).all()
+        if norm == 'inf': assert ((z == state.low) | (z == state.high)).all()
+        z = propose(z, state, share, norm, torch.rand(6, 5 + shape[0], generator=g))
 
 
 def test_a_proposal_uses_the_whole_radius_of_the_2_norm():
     x = torch.full((9, 3, 12, 12), .5)
-    room = strong._room(x, .3, (0., 1.), 2)
-    z = first_point(room, 2, stream(0, 'a'))
+    state = square_module._search_state(x, .3, (0., 1.), 2)
+    z = first_point(state, 2, stream(0, 'a'))
     torch.testing.assert_close(perturbation_norm(x, z, 2), torch.full((9,), .3))
-    torch.testing.assert_close(perturbation_norm(x, propose(z, room, .1, 2, torch.rand(9, 8)), 2), torch.full((9,), .3))
+    torch.testing.assert_close(perturbation_norm(x, propose(z, state, .1, 2, torch.rand(9, 8)), 2), torch.full((9,), .3))
 
 
 # the attacks
@@ -396,7 +398,7 @@ def test_bad_input_is_refused(attack):
 
 @pytest.mark.parametrize('attack', [*ATTACKS, APGD(norm=math.inf), APGD(norm='2', rho=.5), Square(norm=2., p_init=.1)], ids=repr)
 def test_repr_rebuilds_the_piece(attack):
-    assert build_recipe(repr(attack), modules=['locallearning.attacks.strong']) == attack
+    assert build_recipe(repr(attack), modules=['locallearning.attacks.apgd', 'locallearning.attacks.square']) == attack
     assert getattr(attack, 'black_box', False) == isinstance(attack, Square)
 
 
@@ -449,13 +451,13 @@ def test_square_is_as_strong_as_the_peers(trained, norm, monkeypatch):
     def mine(): return left(model, Square(norm, queries)(model, x, y, eps, generator=stream(0, 'o')), y)
     ours = mine()
     with torch.random.fork_rng(): theirs = sum(left(model, ta.Square(model, f'L{norm}', eps, queries, seed=s)(x, y), y) for s in range(2))/2
-    share, place = strong.window_share, strong.window_pixels
-    monkeypatch.setattr(strong, 'window_share', lambda i, n, p: share(i, n, p)/(2 if i/n > .05 else 1))
+    share, place = square_module.window_share, square_module.window_pixels
+    monkeypatch.setattr(square_module, 'window_share', lambda i, n, p: share(i, n, p)/(2 if i/n > .05 else 1))
     def short(u, size, shape):
         inner = [max(n - 1, s) for n, s in zip(shape, size)]
         flat = place(u, size, inner)
         return flat // inner[1]*shape[1] + flat % inner[1]
-    monkeypatch.setattr(strong, 'window_pixels', short)
+    monkeypatch.setattr(square_module, 'window_pixels', short)
     assert ours <= theirs + .5 and mine() == pytest.approx(theirs, abs=3) and 20 < ours < 97
 
 
@@ -477,9 +479,9 @@ def test_an_attack_never_waits_for_the_device_between_steps(norm):
     model = net().cuda().eval()
     x, y = right_images(net())
     x, y = x.cuda(), y.cuda()
-    room, g = strong._room(x, .1, (0., 1.), norm), stream(0, 'a', device='cuda')
-    z, u = first_point(room, norm, g), torch.rand(12, 8, device='cuda')
-    fn = strong.objective(model, y)
+    state, g = square_module._search_state(x, .1, (0., 1.), norm), stream(0, 'a', device='cuda')
+    z, u = first_point(state, norm, g), torch.rand(12, 8, device='cuda')
+    fn = objective(model, y)
     torch.cuda.set_sync_debug_mode('error')
-    try: ascend(fn, x, .1, norm, 10); propose(z, room, .1, norm, u)
+    try: ascend(fn, x, .1, norm, 10); propose(z, state, .1, norm, u)
     finally: torch.cuda.set_sync_debug_mode('default')

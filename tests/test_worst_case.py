@@ -6,7 +6,8 @@ import pytest, torch
 import torch.nn.functional as F
 from torch import nn
 from locallearning.attacks.gradient import FGSM, PGD, GaussianNoise
-from locallearning.attacks.ascent import into_box, margin, per_image, perturbation_norm
+from locallearning.attacks.ascent import into_box, per_image, perturbation_norm
+from locallearning.attacks.losses import margin
 from locallearning.lab.claims import Claim, judge
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import Split

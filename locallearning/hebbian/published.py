@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from scipy.special import chdtrc
 from torch import nn,Tensor
 from ..recipes import Piece
-from ..core import check,nearest
+from ..core import InputError,check,nearest
 from ..data import Split,as_split
 from ..models import Out,evaluating,read
 from ..regularizers import Jacobian
@@ -155,30 +155,31 @@ def published_prune(
 # %% ../../nbs/hebbian/04_published.ipynb #fbd900f3
 @dataclass(frozen=True, repr=False)
 class PublishedPGD(Piece):
-    "L∞ gradient ascent as LocalLearning's attacks ran it."
+    "L∞ gradient ascent as LocalLearning's attacks ran it; `critical_norm` searches its radii as it searches those of `PGD`."
     steps:int = 20  # gradient steps
     norm = 'inf'
-    def __post_init__(self): check(self.steps >= 1, f'PublishedPGD(steps={self.steps}): at least one step is needed')
 
-# %% ../../nbs/hebbian/04_published.ipynb #c0c6a760
-@patch
-def __call__(self:PublishedPGD,
-    model:nn.Module,            # returns logits; weights and mode are left as found
-    x:Tensor,                   # B×… images
-    y:Tensor,                   # (B,) labels
-    eps:float|Tensor,           # radius, one for all or (B,)
-    *,
-    bounds:tuple|None=(0., 1.), # not looked at: the box is [0, 1] whatever the images are
-    generator=None,             # not used
-)->Tensor: # B×…, in the ball, and in [0, 1] after the last step
-    "Attack images; raises `InputError` for input that no attack can use."
-    check_attack_input(x, y, eps, None)
-    device = device_of(model)
-    at, radius = x.detach().to(device), torch.as_tensor(eps, dtype=x.dtype, device=device)
-    step = torch.where(radius < .01, .1 * radius, torch.full_like(radius, .01))
-    with evaluating(model):
-        moved = maximise(objective(model, y.to(device)), at, radius, 'inf', self.steps, step, bounds=None, keep='last')
-    return moved.clamp(0, 1).to(x)
+    def __post_init__(self):
+        if self.steps < 1: raise InputError(f'PublishedPGD(steps={self.steps}): at least one step is needed')
+
+    def __call__(self,
+        model:nn.Module,            # returns logits; weights and mode are left as found
+        x:Tensor,                   # B×… images
+        y:Tensor,                   # (B,) labels
+        eps:float|Tensor,           # radius, one for all or (B,)
+        *,
+        bounds:tuple|None=(0., 1.), # not looked at: the box is [0, 1] whatever the images are
+        generator=None,             # not used
+    )->Tensor: # B×…, in the ball, and in [0, 1] after the last step
+        "Attack images; raises `InputError` for input that no attack can use."
+        check_attack_input(x, y, eps, None)
+        device = device_of(model)
+        centre, radius = x.detach().to(device), torch.as_tensor(eps, dtype=x.dtype, device=device)
+        step = torch.where(radius < .01, .1 * radius, torch.full_like(radius, .01))
+        fn = objective(model, y.to(device))
+        with evaluating(model):
+            moved = maximise(fn, centre, radius, 'inf', self.steps, step, bounds=None, keep='last')
+        return moved.clamp(0, 1).to(x)
 
 # %% ../../nbs/hebbian/04_published.ipynb #d1204e21
 def published_eps(

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import nn,Tensor
 from ..attacks.gradient import FGSM
-from ..attacks.ascent import margin,norm_order,objective,perturbation_norm,climb
+from ..attacks.ascent import norm_order,objective,perturbation_norm,climb
+from ..attacks.losses import margin
 from ..core import check
 from ..data import Split,as_split
 from ..models import evaluating

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import nn,Tensor
-from ..attacks.ascent import LOSSES,margin,norm_order,perturbation_norm
+from ..attacks.losses import LOSSES,margin
+from ..attacks.ascent import norm_order,perturbation_norm
 from ..attacks.gradient import PGD
 from ..recipes import Piece,build_recipe,parse_recipe
 from ..core import check,measure,progress,write_atomic
@@ -25,7 +26,8 @@ from ..models import LpUnit,evaluating,prepend
 from .curves import check_grid
 from ..store import installed,closure
 from ..state import describe,device_of,load_model,load_tree,model_key,save_tree,stream
-from ..attacks.strong import APGD,Square
+from ..attacks.apgd import APGD
+from ..attacks.square import Square
 
 # %% ../../nbs/robustness/02_worst.ipynb #fdc76fd4
 class Transfer(Piece):
