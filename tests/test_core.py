@@ -75,7 +75,7 @@ def test_anything_but_a_call_of_literals_is_refused(text):
 
 
 def test_parsing_calls_nothing(monkeypatch):
-    monkeypatch.setattr(core, 'find_name', lambda *a: pytest.fail('a name was looked up'))
+    monkeypatch.setattr('locallearning.recipes.find_name', lambda *a: pytest.fail('a name was looked up'))
     assert parse_recipe('Boom(exec("1/0"))'.replace('exec("1/0")', "g('1/0')")).args == (Recipe('g', ('1/0',)),)
 
 
