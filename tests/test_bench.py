@@ -1,17 +1,21 @@
 """The benchmark: how times become rows, that every row works and compares what is equal, and what the command says. No test asks how fast anything is."""
 import json
 import math
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from locallearning import bench as shelf
 from locallearning.bench import training as bench_training, timing
-from locallearning.bench.rows import Bench, all_rows, choose_rows, hardware, read_bench, run_bench
+from locallearning.bench.rows import Bench, all_rows, choose_rows, hardware_line, read_bench, run_bench
 from locallearning.bench.training import LoopOfVJPs, deviation, operations, penalised, profile_training, spectral_loop, written_out
 from locallearning.core import InputError
+from locallearning.lab import runs
 from locallearning.models import SHLP, read
 from locallearning.regularizers import Jacobian, batch_spectrum, covariance, tail_misfit
-from locallearning.bench.timing import Row, alternate, bench_images, bench_json, bench_table, duration, on_sphere, scaled, synthetic_images
+from locallearning.bench.timing import Row, alternate, bench_images, bench_json, bench_table, duration, on_sphere, scaled, synthetic_images, timed_on
 
 from command import in_process
 
@@ -129,6 +133,20 @@ def test_row_works_at_a_small_scale(name):
     assert max(map(len, bench_table([row]).splitlines())) <= 110
 
 
+def test_a_new_file_of_rows_is_found_by_itself(tmp_path, monkeypatch):
+    "The rows of a family are a file beside the others; no list names it."
+    (tmp_path/'toy.py').write_text('__all__ = ["toy_row"]\ndef toy_row(scale=1., data=None): return scale\ndef _half_row(scale=1., data=None): pass\n')
+    monkeypatch.setattr(shelf, '__path__', [*shelf.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, 'locallearning.bench.toy', raising=False)
+    assert {*all_rows()} == {*ROWS, 'toy'} and choose_rows(['toy'])['toy'](.5) == .5
+    del shelf.toy, sys.modules['locallearning.bench.toy']
+
+
+def test_no_two_modules_have_a_row_of_the_same_name():
+    here = [name for m in vars(shelf).values() for name in getattr(m, '__all__', ()) if name.endswith('_row')]
+    assert len(here) == len({*here}) == len(ROWS)
+
+
 def test_names_of_rows_are_unique():
     names = [row.name for row in map(lambda f: f(.02, 'synthetic'), [ROWS['jacobian_hidden'], ROWS['jacobian_features'], ROWS['jacobian_logits'], ROWS['jacobian_projections']])]
     assert len(set(names)) == 4
@@ -198,16 +216,25 @@ def test_targets_stay_open_at_another_size(monkeypatch):
     assert [run_bench(['spectral'], scale=s)[0][0].reached for s in (1., .5)] == [True, None]
 
 
-def test_hardware_says_what_ran():
-    about = hardware()
-    assert set(about) == {'cpu', 'cores', 'threads', 'capability', 'system', 'python', 'torch', 'load', 'date'} and about['cpu'] and json.dumps(about)
+def test_the_machine_is_described_as_that_of_a_run_and_how_busy_it_is():
+    about = timed_on()
+    assert {'processor', 'cores', 'threads', 'capability', 'versions', 'load', 'date'} <= set(about) and json.dumps(about)
+    assert about['processor'] in hardware_line(about) and about['versions']['torch'] in hardware_line(about)
 
 
-def test_the_command_prints_a_table_and_writes_json(call, tmp_path):
+LONG = 'Some Maker(R) Processor(TM) of a Line With Many Words 9999-XLDQ v7 @ 2.90GHz (family 6, model 143, stepping 8, 96 cores in two sockets)'
+
+
+@pytest.mark.parametrize('processor, load', [('CPU', 0.), (LONG, 1234.5)])
+def test_the_command_prints_a_table_and_writes_json(call, tmp_path, monkeypatch, processor, load):
+    monkeypatch.setenv('COLUMNS', '110')
+    monkeypatch.setattr(runs, 'processor', lambda: processor)
+    monkeypatch.setattr(timing.os, 'getloadavg', lambda: (load, load, load))
     code, out, err = call('--only', 'jacobian-features', '--only', 'spectral', '--scale', '.02', '--data', 'synthetic', '--out', tmp_path/'new'/'bench.json')
-    written = json.loads((tmp_path/'new'/'bench.json').read_text())
+    written = json.loads((tmp_path/'new'/'bench.json').read_text(encoding='utf-8'))
     assert code == 0 and [r['name'] for r in written['rows']] == ['Jacobian step, features', 'spectral penalty']
-    assert written['hardware']['cpu'] in out and 'spectral penalty' in out and max(map(len, out.splitlines())) <= 110
+    assert (written['hardware']['processor'], written['hardware']['load']) == (processor, load)
+    assert processor in ' '.join(out.split()) and 'spectral penalty' in out and max(map(len, out.splitlines())) <= 110
 
 
 def test_the_command_names_the_nearest_row(call):
@@ -229,3 +256,16 @@ def test_files_of_another_shape_are_no_benchmarks(tmp_path):
     (tmp_path/'bench.json').write_text(bench_json([Row('step', ours=1.)]))
     (tmp_path/'processes.json').write_text('{"rows": {"paper": {}}}')
     assert list(read_bench(tmp_path).files) == ['bench']
+
+
+def test_committed_benchmarks_are_read():
+    found = read_bench(Path(__file__).parent.parent/'reports'/'bench')
+    assert 'AMD EPYC (AVX512), 2 threads of 2 cores' in found.machines()
+    assert 'KH step' in found.table() and 'KH loop' in found.profiles()
+
+
+def test_a_machine_is_read_whichever_way_it_was_described():
+    about, rows = timed_on(), json.loads(bench_json([Row('step', ours=1.)]))['rows']
+    old = dict(cpu='CPU', cores=2, threads=2, capability='AVX2', system='Linux', python='3.12', torch='2.9', load=None, date='2026-01-01')
+    lines = Bench(dict(new=dict(hardware=about, rows=rows), old=dict(hardware=old, rows=rows))).machines().splitlines()
+    assert about['processor'] in lines[2] and 'CPU (AVX2), 2 threads of 2 cores; torch 2.9, Python 3.12 | 2026-01-01' in lines[3]

@@ -7,6 +7,7 @@ from locallearning.bench import probes as B
 from locallearning.attacks.gradient import PGD
 from locallearning.probes.landscapes import landscape, plane
 from locallearning.state import stream
+from locallearning.training import accuracy
 from locallearning.bench.timing import Row, synthetic_images
 
 ROWS = {name: getattr(B, name) for name in B.__all__ if name.endswith('_row')}
@@ -58,7 +59,7 @@ def test_peers_take_the_path_that_ours_takes():
     for attack in B.peers(model, x, y, .03).values():
         far = (ours - attack()).abs()
         assert (far < 1e-5).float().mean() > .99, 'but for the sign of gradients that are nearly zero'
-    assert B.right(model, ours, y) < B.right(model, x, y)
+    assert accuracy(model, (ours, y)) < accuracy(model, (x, y))
 
 
 def test_a_missing_peer_is_left_out(monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from command import environment, finish, in_process, wait_for
-from locallearning.bench.processes import meeting
+from locallearning.bench.processes import rendezvous
 from locallearning.data import load
 from locallearning.hebbian.layer import effective_weight, kh_step_, train_layer
 from locallearning.state import load_model, load_tree, save_tree, stream
@@ -71,7 +71,7 @@ def forget(folder):
 
 def start(n, script, *args):
     "Processes that meet at a store of this one, as those of `torchrun` do at its."
-    store, places = meeting(n)
+    store, places = rendezvous(n)
     run = lambda place: subprocess.Popen([sys.executable, '-c', script, *map(str, args)], env=environment(PYTHONPATH=str(Path(__file__).parent), **place), text=True,
                                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     return store, [run(place) for place in places]

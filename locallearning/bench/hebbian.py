@@ -7,6 +7,7 @@ __all__ = ['LR', 'textbook_step', 'hebbian_inputs', 'kh_step_row', 'certified_st
 
 # %% ../../nbs/bench/03_hebbian.ipynb #ba55f110
 import math
+from functools import partial
 import torch
 from torch import Tensor
 from ..state import stream
@@ -48,55 +49,55 @@ def hebbian_inputs(
 # %% ../../nbs/bench/03_hebbian.ipynb #313267b0
 LR = 1e-6
 
-def kh_step_row(
-    scale:float=1.,     # of all sizes
-    data:str|None=None, # images, see `hebbian_inputs`
-)->Row:
+def kh_step_row(scale=1., data=None)->Row:
     "A step in single precision."
     w, v, _, what = hebbian_inputs(scale, data)
     apart = (textbook_step(w, v, .01) - kh_step_(w.clone(), v, .01)).abs().max().item()
     ranking = Ranking(effective_weight(w))
-    times = alternate(floor=lambda: v @ ranking.eff.T, ours=lambda: kh_step_(w, v, LR, ranking=ranking), textbook=lambda: textbook_step(w, v, LR))
+    times = alternate(
+        floor=lambda: v @ ranking.eff.T,
+        ours=partial(kh_step_, w, v, LR, ranking=ranking),
+        textbook=partial(textbook_step, w, v, LR))
     note = f'{len(v)} {what}, {w.shape[1]} inputs, {len(w)} units; after a step of .01 the weights differ by at most {apart:.1e}'
     return Row('KH step', **times, against='floor', at_most=1.15, note=note)
 
 # %% ../../nbs/bench/03_hebbian.ipynb #22475c2c
-def certified_step_row(
-    scale:float=1.,     # of all sizes
-    data:str|None=None, # images, see `hebbian_inputs`
-)->Row:
+def certified_step_row(scale=1., data=None)->Row:
     "A step whose winners are found in half precision; `textbook` is the step in single precision."
     w, v, mean, what = hebbian_inputs(scale, data)
-    plain, half, single = Ranking(effective_weight(w)), CertifiedRanking(effective_weight(w), mean), CertifiedRanking(effective_weight(w), mean)
-    half.rest = 0
-    found, units = half._half(v, 2), plain.top(v, 2)[0]
-    note, apart = _compared(half, units, w, v)
-    single.rest = math.inf
+    plain, half, single = Ranking(effective_weight(w)), _certified(w, mean), _certified(w, mean, math.inf)
+    found = half._half(v, 2)
+    note, apart = _compared(w, v, mean)
     ways = dict(textbook=plain, ours=half, fallback=single)
-    times = alternate(floor=lambda: v @ plain.eff.T, **{k: lambda r=r: kh_step_(w, v, LR, ranking=r) for k, r in ways.items()})
+    steps = {name: partial(kh_step_, w, v, LR, ranking=r) for name, r in ways.items()}
+    times = alternate(floor=lambda: v @ plain.eff.T, **steps)
     fallback = times.pop('fallback')/times['textbook']
     many = found.chosen.sum(1).double().median().item()
     note = f'{len(v)} {what}; {note}; {many:g} candidates an image in the median; without half precision {fallback:.3f} × the plain step'
     more = dict(fallback=fallback, candidates=many, done=found.done.double().mean().item(), **apart)
-    return Row('KH step, certified', **times, against='floor', at_most=.8, applies=half_precision_pays(w.shape[1]), note=note, more=more)
+    pays = half_precision_pays(w.shape[1])
+    return Row('KH step, certified', **times, against='floor', at_most=.8, applies=pays, note=note, more=more)
 
 # %% ../../nbs/bench/03_hebbian.ipynb #83450060
-def _compared(ranking, units, w, v):
+def _compared(w, v, mean):
     "Winners and increments beside those of the plain step."
-    mine = ranking.top(v, 2)[0]
+    plain = Ranking(effective_weight(w))
+    units, mine = plain.top(v, 2)[0], _certified(w, mean).top(v, 2)[0]
     other = (mine != units).any(1)
-    exact = v[other].double() @ ranking.eff.double().T
+    exact = v[other].double() @ plain.eff.double().T
     gap = (exact.gather(1, mine[other]) - exact.gather(1, units[other])).abs().max().item() if other.any() else 0.
-    change, full = kh_step_(w.clone(), v, .01, ranking=_copy(ranking)), kh_step_(w.clone(), v, .01)
+    change, full = kh_step_(w.clone(), v, .01, ranking=_certified(w, mean)), kh_step_(w.clone(), v, .01)
     apart = dict(different_winners=int(other.sum()), gap=gap, apart=(change - full).abs().max().item())
-    text = f'{apart["different_winners"]} images with other winners than single precision' + (f' (equal to {gap:.0e})' if other.any() else '')
+    text = f'{apart["different_winners"]} images with other winners than single precision'
+    if other.any(): text += f' (equal to {gap:.0e})'
     return f'{text}, weights after a step of .01 at most {apart["apart"]:.1e} apart', apart
 
 # %% ../../nbs/bench/03_hebbian.ipynb #740dad4a
-def _copy(ranking):
-    other = CertifiedRanking(ranking.eff.clone(), ranking.mean, ranking.most)
-    other.rest = 0
-    return other
+def _certified(w, mean, rest=0):
+    "A ranking that begins in half precision; with an endless `rest` it never does."
+    ranking = CertifiedRanking(effective_weight(w), mean)
+    ranking.rest = rest
+    return ranking
 
 # %% ../../nbs/bench/03_hebbian.ipynb #561058bd
 def seeds_row(
@@ -107,13 +108,18 @@ def seeds_row(
     "A step of several small layers at once; `textbook` is a step of each, one after the other."
     d, width, batch = scaled(784, scale), scaled(100, scale), scaled(100, scale)
     x = on_sphere(torch.rand(layers*(width + batch), d, generator=stream(0, 'bench', 'seeds')))
-    w, v = x[:layers*width].view(layers, width, d).clone(), x[layers*width:].view(layers, batch, d).clone()
+    w = x[:layers*width].view(layers, width, d).clone()
+    v = x[layers*width:].view(layers, batch, d).clone()
     alone = torch.stack([kh_step_(a.clone(), b, .01) for a, b in zip(w, v)])
     apart = (kh_steps_(w.clone(), v, .01) - alone).abs().max().item()
     stack, each = StackedRanking(effective_weight(w)), [Ranking(effective_weight(a).clone()) for a in w]
     single = [*w.clone()]
     def one_by_one():
         for a, b, r in zip(single, v, each): kh_step_(a, b, LR, ranking=r)
-    times = alternate(50, textbook=one_by_one, ours=lambda: kh_steps_(w, v, LR, ranking=stack), floor=lambda: torch.bmm(v, stack.eff.mT))
-    note = f'{layers} layers of {width} units, {d} inputs, {batch} noise images each; after a step of .01 the weights differ by at most {apart:.1e}'
+    times = alternate(50,
+        textbook=one_by_one,
+        ours=partial(kh_steps_, w, v, LR, ranking=stack),
+        floor=lambda: torch.bmm(v, stack.eff.mT))
+    note = (f'{layers} layers of {width} units, {d} inputs, {batch} noise images each; '
+            f'after a step of .01 the weights differ by at most {apart:.1e}')
     return Row(f'KH step, {layers} seeds', **times, against='textbook', at_most=.5, note=note)
