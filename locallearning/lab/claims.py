@@ -139,7 +139,8 @@ def select(
     quantity:str='',   # in place of the claim's
 )->pd.DataFrame: # the rows that bear on it
     "Rows of the claim's models, probe and quantity that have its setting."
-    rows = rows[rows.model.isin(claim.models) & (rows.probe == claim.probe) & (rows.quantity == (quantity or claim.quantity))]
+    same = (rows.probe == claim.probe) & (rows.quantity == (quantity or claim.quantity))
+    rows = rows[same & rows.model.isin(claim.models)]
     have, want = [setting_parts(s) for s in rows.setting], setting_parts(claim.setting)
     exact = rows[np.array([s == want for s in have], bool)]
     if exact.model.nunique() == len(claim.models): return exact

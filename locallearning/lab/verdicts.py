@@ -87,13 +87,15 @@ def _ambiguous(founds): # of each part of a claim
     for found in founds:
         if not found.duplicated(['model', 'seed']).any(): continue
         settings = sorted(set(found.setting))
-        return f'rows differ in setting: {" | ".join(settings)}' if len(settings) > 1 else 'several rows for one model and seed'
+        if len(settings) > 1: return f'rows differ in setting: {" | ".join(settings)}'
+        return 'several rows for one model and seed'
     return ''
 
 # %% ../../nbs/lab/05_verdicts.ipynb #0b29e219
 def _incomparable(claim, profile, data, changed):
     anywhere = 'any' in claim.profiles
-    if not anywhere and profile not in claim.profiles: return f'profile {profile!r}: decided at {" or ".join(claim.profiles)}'
+    if not anywhere and profile not in claim.profiles:
+        return f'profile {profile!r}: decided at {" or ".join(claim.profiles)}'
     if data is not None and not any(fnmatch(data, p) for p in claim.data):
         return f'data {data!r}: decided on {" or ".join(claim.data)}'
     return f'settings differ: {", ".join(sorted(changed))}' if changed and not anywhere else ''
@@ -179,8 +181,9 @@ def _judge(claim, rows, images, differs): # verdict, reason, measured, interval
     numbers = _by_seed(claim, founds)
     if numbers.empty: return 'not run', f'no seed with {what(claim)} of all of {", ".join(claim.models)}', '', ''
     est = estimate(claim, numbers, _images(claim, images, numbers.index[0], founds[0].space.iloc[0]))
-    flagged = {f'{m} {f}' for found in founds for m, f in zip(found['model'], found['flags']) if f} # `.flags` is pandas' own
-    decided = ('not comparable', differs) if differs else _weigh(claim, est, ', '.join(sorted(flagged)))
+    rows = pd.concat(founds)
+    flags = sorted({f'{m} {f}' for m, f in zip(rows['model'], rows['flags']) if f}) # `.flags` is pandas' own
+    decided = ('not comparable', differs) if differs else _weigh(claim, est, ', '.join(flags))
     return *decided, *_shown(claim, est)
 
 # %% ../../nbs/lab/05_verdicts.ipynb #bfa5c1b1
@@ -202,7 +205,8 @@ def judge(
     return frame.assign(published=[published_text(c) for c in claims])[list(FIELDS)]
 
 # %% ../../nbs/lab/05_verdicts.ipynb #18a40f7f
-VERDICTS = {'holds': 'hold', 'fails': 'fail', 'undecided': 'undecided', 'not comparable': 'not comparable', 'not run': 'not run'}
+VERDICTS = dict(zip(('holds', 'fails', 'undecided', 'not comparable', 'not run'),
+                    ('hold', 'fail', 'undecided', 'not comparable', 'not run')))
 
 # %% ../../nbs/lab/05_verdicts.ipynb #929a2d8f
 def count_verdicts(
