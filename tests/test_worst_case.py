@@ -8,7 +8,8 @@ from torch import nn
 from locallearning.attacks.gradient import FGSM, PGD, GaussianNoise
 from locallearning.attacks.ascent import into_box, per_image, perturbation_norm
 from locallearning.attacks.losses import margin
-from locallearning.lab.claims import Claim, judge
+from locallearning.lab.claims import Claim
+from locallearning.lab.verdicts import judge
 from locallearning.core import COLUMNS, InputError
 from locallearning.data import Split
 from locallearning.robustness.target import predict

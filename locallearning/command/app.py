@@ -83,7 +83,7 @@ def run_one(
 ):
     "Run a configuration, print the verdicts, and say where everything lies."
     import shutil
-    from locallearning.lab.claims import claims_table
+    from locallearning.lab.verdicts import claims_table
     from locallearning.lab.families import read_config,runs_folder
     from locallearning.lab.reproduction import judge_run,run_config,unfinished
     folder = run_config(config, out, force, report=report, **how)

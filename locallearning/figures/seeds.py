@@ -36,11 +36,13 @@ def plot_bands(
     "Lines with the interval of their points, one line per model."
     columns = list(dict.fromkeys(c for row in grid.values() for c, cell in row.items() if cell))
     styles = looks(dict.fromkeys(label for row in grid.values() for cell in row.values() for label in cell), colors)
-    fig, panels = axes(rows=len(grid), cols=len(columns), width=DOUBLE, height=.8 + 1.7*len(grid), sharey='row', sharex='row')
+    size = dict(width=DOUBLE, height=.8 + 1.7*len(grid))
+    fig, panels = axes(rows=len(grid), cols=len(columns), **size, sharey='row', sharex='row')
     for row, (name, cells) in zip(panels, grid.items()):
         for ax, column in zip(row, columns):
             for label, (x, r) in cells.get(column, {}).items(): _draw_band(ax, x, r, styles[label], label)
-            ax.set(xscale='log' if log else 'linear', title=f'{name}: {column}' if name else column, **(dict(ylim=ylim) if ylim else {}))
+            ax.set(xscale='log' if log else 'linear', title=f'{name}: {column}' if name else column)
+            if ylim: ax.set_ylim(ylim)
         row[0].set_ylabel(ylabel)
     for ax in panels[-1]: ax.set_xlabel(xlabel)
     handles = [Line2D([], [], label=label, **look) for label, look in styles.items()]
@@ -64,9 +66,11 @@ def plot_beside(
     "What was measured, with its interval, beside what was published."
     fig, (row,) = axes(cols=len(panels), width=DOUBLE, height=2.7)
     for ax, (title, models) in zip(row, panels.items()):
-        for i, (label, look) in enumerate(looks(models, colors).items()): _draw_beside(ax, i, models[label], look['color'])
+        for i, (label, look) in enumerate(looks(models, colors).items()):
+            _draw_beside(ax, i, models[label], look['color'])
         _name_models(ax, {m: r.flagged for m, r in models.items()})
-        ax.set(title=title, **(dict(ylim=ylim) if ylim else {}))
+        ax.set_title(title)
+        if ylim: ax.set_ylim(ylim)
         if title in log: _plain_log(ax)
     row[0].set_ylabel(ylabel)
     kinds = _kinds(r for models in panels.values() for r in models.values())
@@ -87,7 +91,8 @@ def _plain_log(ax):
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 # %% ../../nbs/figures/02_seeds.ipynb #9355a4bd
-HOLLOW = dict(marker='D', markersize=5, markerfacecolor='none', markeredgecolor='black', markeredgewidth=.8, linestyle='none')
+HOLLOW = dict(marker='D', markersize=5, markerfacecolor='none', markeredgecolor='black',
+              markeredgewidth=.8, linestyle='none')
 
 # %% ../../nbs/figures/02_seeds.ipynb #251b5705
 def _draw_beside(ax, i, r, color):
@@ -101,7 +106,8 @@ def _kinds(ranges):
     shown = list(ranges)
     size = {np.size(r.published) for r in shown if np.isfinite(r.published).any()}
     spread = any(np.isfinite(r.low) for r in shown)
-    handles = [Line2D([], [], marker='o', color='0.3', linestyle='-' if spread else 'none', label='measured' + ', 95 % interval over seeds'*spread)]
+    label = 'measured' + ', 95 % interval over seeds'*spread
+    handles = [Line2D([], [], marker='o', color='0.3', linestyle='-' if spread else 'none', label=label)]
     if 1 in size: handles.append(Line2D([], [], label='published', **HOLLOW))
     if 2 in size: handles.append(Patch(color='0.85', label='published range'))
     return handles
@@ -116,14 +122,18 @@ def plot_quartiles(
     "Boxes of measured quartiles beside published ones, on a logarithmic axis."
     fig, (row,) = axes(cols=len(panels), width=DOUBLE, height=2.7)
     for ax, (title, models) in zip(row, panels.items()):
-        for i, (label, look) in enumerate(looks(models, colors).items()): _draw_box(ax, i, *models[label], look['color'])
+        for i, (label, look) in enumerate(looks(models, colors).items()):
+            _draw_box(ax, i, *models[label], look['color'])
         _name_models(ax, {m: r[1].flagged for m, r in models.items()})
         _plain_log(ax)
-        ends = [v for q1, _, q3 in models.values() for r in (q1, q3) for v in (r.middle, r.published) if np.isfinite(v) and v > 0]
-        ax.set(title=title, **(dict(ylim=(min(ends)/1.4, max(ends)*1.4)) if ends else {}))
+        ax.set_title(title)
+        ends = np.array([(r.middle, r.published) for q1, _, q3 in models.values() for r in (q1, q3)])
+        ends = ends[ends > 0] # neither zero nor NaN
+        if len(ends): ax.set_ylim(ends.min()/1.4, ends.max()*1.4)
     row[0].set_ylabel(ylabel)
     known = any(np.isfinite(r[1].published) for models in panels.values() for r in models.values())
-    handles = [Patch(facecolor='0.7', label='measured'), *([Patch(facecolor='none', edgecolor='black', label='published')]*known)]
+    handles = [Patch(facecolor='0.7', label='measured')]
+    if known: handles.append(Patch(facecolor='none', edgecolor='black', label='published'))
     fig.legend(handles=handles, loc='outside lower center', ncols=2)
     return fig
 
@@ -152,7 +162,8 @@ def plot_ranks(
     shades = dict(zip(windows, DARK2)) | (colors or {})
     for ax, (name, columns) in zip(panels.flat, grid.items()):
         ax.set(title=name, xscale='log', yscale='log', ylim=(floor, 5))
-        for i, (column, cell) in enumerate(columns.items()): _draw_ranks(ax, cell, windows[column], shades[column], column, .05 + .12*i)
+        for i, (column, cell) in enumerate(columns.items()):
+            _draw_ranks(ax, cell, windows[column], shades[column], column, .05 + .12*i)
     for i, ax in enumerate(panels.flat):
         ax.set_visible(i < len(grid))
         ax.tick_params(labelbottom=len(grid) - across <= i < len(grid))

@@ -177,7 +177,7 @@ def pretrain(
     data:Data,                  # in the space lp_unit(p) of the layer
     run=None,                   # keeps the trained layer; None: train it here and now
     generator:torch.Generator|None=None, # its initial seed is the seed of the layer
-)->dict: # plain numbers: the layer's convergence, the cut, how many units were cut
+)->dict: # the layer's convergence, the cut, how many units were cut; a `note` where a reader has to be warned
     "Train the layer or fill it with prototypes, then prune it; raises `InputError` for data in another space."
     check(data.space == self.needs_space, f'data are in space {data.space!r}, the layer needs {self.needs_space!r}; use data.in_space("lp_unit", p={self.p:g})')
     generator = generator or torch.Generator()
@@ -187,7 +187,8 @@ def pretrain(
         report = convergence(weight, data.train, self.p, self.k, self.radius).report()
     cut = prune(weight, self.p, self.radius) if self.prune else None
     self.hidden.weight.data.copy_(weight if cut is None else cut.weight)
-    return report | dict(cut=cut and cut.cut, pruned=int((~cut.mask).sum()) if cut else 0)
+    note = {} if report['converged'] else dict(note='Hebbian layer not converged')
+    return report | note | dict(cut=cut and cut.cut, pruned=int((~cut.mask).sum()) if cut else 0)
 
 # %% ../../nbs/hebbian/03_model.ipynb #8c748d5c
 @patch

@@ -105,14 +105,21 @@ def keep(self:Experiment,
     self.image_rows += image_rows_of(piece, result, subject.name, **where)
     return result
 
+# %% ../../nbs/lab/02_session.ipynb #8a838df3
+@patch
+def note(self:Experiment,
+    key:str, # name of a model
+)->str: # '' where there is nothing to say
+    "What a reader has to know of a model: the `note` of its pretraining."
+    return (self.train(key)['pretrain'] or {}).get('note', '')
+
 # %% ../../nbs/lab/02_session.ipynb #f2dec323
 @patch
 def label(self:Experiment,
     key:str, # name of a model
 )->str: # as it stands in figures
-    "How a model is called in figures; `*` marks a Hebbian layer that did not converge."
-    report = self.train(key)['pretrain'] or {}
-    return self.models[key].label + ('*' if report.get('converged') is False else '')
+    "How a model is called in figures; `*` marks one with a note."
+    return self.models[key].label + '*'*bool(self.note(key))
 
 # %% ../../nbs/lab/02_session.ipynb #fa32beab
 @patch
@@ -164,7 +171,9 @@ def save_figure(self:Experiment,
     name:str,       # file stem, e.g. 'figure1_perturbations'
 )->Saved: # its files
     "Save a figure as pdf, svg and png, or in the notebook's `formats`; a `*` in it is explained below."
-    if any(t.get_text().endswith('*') for t in fig.findobj(Text)): _explain(fig, '* Hebbian layer not converged')
+    if any(t.get_text().endswith('*') for t in fig.findobj(Text)):
+        notes = dict.fromkeys(filter(None, map(self.note, self.models)))
+        _explain(fig, f'* {"; ".join(notes)}')
     return Saved(fig, save_figure(fig, self.run.path('figures', name), tuple(self.params.get('formats') or ('pdf', 'svg', 'png'))))
 
 # %% ../../nbs/lab/02_session.ipynb #d5340c8b
