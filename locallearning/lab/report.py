@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from ..core import check,write_atomic
 from ..store import read_table
+from .claims import short_settings
 from .families import Family,families
 from .verdicts import VERDICTS,count_verdicts,seed_interval
 from .units import own_kernel
@@ -55,7 +56,8 @@ def read_report(
     known = families() if known is None else known
     check(config['family'] in known, f'{folder} is about the family {config["family"]!r}; there are {", ".join(known)}')
     claims, units = _table(folder/'claims.csv'), _table(folder/'units.csv', UNIT_TYPES)
-    return Report(known[config['family']], config, _measurements(folder), claims, units, machines)
+    family = known[config['family']]
+    return Report(family, config, _measurements(folder, family, config['params']), claims, units, machines)
 
 # %% ../../nbs/lab/08_report.ipynb #cfd39663
 def _json(path): return json.loads(path.read_text(encoding='utf-8')) if path.exists() else []
@@ -68,11 +70,12 @@ UNIT_TYPES = dict(seed='int64', executions='int64', seconds='float64', last='flo
 def _table(path, types={}): return read_table(path, types) if path.exists() else pd.DataFrame()
 
 # %% ../../nbs/lab/08_report.ipynb #2b25dca9
-def _measurements(folder):
+def _measurements(folder, family, params):
     types = dict(seed='int64', value='float64')
     tables = [read_table(p, types) for p in sorted(folder.glob('seed*-measurements.csv'))]
     none = pd.DataFrame(columns=['model', 'probe', 'quantity', 'setting', 'space', 'seed', 'value', 'flags'])
     rows = pd.concat(tables, ignore_index=True).drop_duplicates(ignore_index=True) if tables else none
+    rows = short_settings(rows, family.about.get('names', {}), params)
     return rows.assign(keys=[_keys(s) for s in rows.setting])
 
 # %% ../../nbs/lab/08_report.ipynb #c213621a

@@ -15,7 +15,7 @@ from typing import Iterable
 from tqdm import tqdm
 from fastcore.basics import patch
 from ..core import InputError,check,write_atomic
-from .claims import read_claims
+from .claims import read_claims,short_settings
 from .verdicts import judge
 from .families import Config,data_path,find_family,read_config,resolve,runs_folder,slug
 from .runs import gather_measurements
@@ -110,6 +110,7 @@ def verdicts_of(
     family, folder = find_family(config.family)[0], Path(out)/config.folder
     if not family.about.get('claims'): return None
     tables = [gather_measurements([folder/f'seed{s}' for s in config.seeds], kind).drop_duplicates(ignore_index=True) for kind in ('measurements', 'images')]
+    tables = [short_settings(t, family.about.get('names', {}), config.params) for t in tables]
     return judge(read_claims(family.about), *tables, profile=config.profile, data=slug(config.params['data']), changed=tuple(config.overrides))
 
 # %% ../../nbs/lab/07_reproduction.ipynb #95735cb9

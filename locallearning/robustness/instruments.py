@@ -148,7 +148,7 @@ class AccuracyProbe(Instrument):
     def setting(self, result): return dict(attack=result.attack, n=result.n)
     def numbers(self, result):
         yield Number('clean', result.clean, flags=result.flags)
-        yield Number('last_relative', result.relative[-1], flags=result.flags)
+        yield Number('last_relative', result.relative[-1], dict(radii=len(result.eps)), flags=result.flags)
         for j in np.unique(np.linspace(1, len(result.eps), 40).round().astype(int) - 1):
             radius = dict(eps=f'{result.eps[j]:.6g}')
             yield Number('accuracy', result.accuracy[j], radius, flags=result.flags)
