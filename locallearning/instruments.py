@@ -180,7 +180,6 @@ def written(
 # %% ../nbs/10_instruments.ipynb #b5a415ef
 def keep(
     run,                       # a `Run`, or None: measure here and now
-    name:str,                  # of the artefact, for people
     instrument:str|Instrument, # recipe, or the instrument itself
     subject:Subject,           # the model
     data:Data,                 # in a space that it takes
@@ -193,4 +192,4 @@ def keep(
     recipe = dict(instrument=written(instrument, modules), subject=subject, data=data, seed=seed, **others)
     if modules: recipe['modules'] = tuple(modules)
     if run is None: return measured(**recipe)
-    return run.artefact(name, measured, **recipe).value
+    return run.artefact(build_recipe(recipe['instrument'], modules).probe, measured, **recipe).value

@@ -163,7 +163,7 @@ def test_what_was_measured_is_found_again_and_is_the_same(tmp_path, data, subjec
     for name in ('accuracy_curve', 'critical_norm', 'worst_case'): monkeypatch.setattr(instruments, name, lambda *a, **k: pytest.fail('measured again'))
     again = once()
     assert again.table().equals(first.table()) and again.rows == first.rows
-    assert len(list((tmp_path/'artefacts').glob('attack-*/value.json'))) == 4 and len(list((tmp_path/'artefacts').glob('worst-*/value.json'))) == 2
+    assert len(list((tmp_path/'artefacts').glob('accuracy_curve-*/value.json'))) == 4 and len(list((tmp_path/'artefacts').glob('worst_case-*/value.json'))) == 2
 
 
 def test_another_model_radius_or_seed_is_another_request(tmp_path, data, subjects):

@@ -79,9 +79,9 @@ def _probe(kind, attack, **fields):
     return repr(Recipe(kind, (attack,), {k: v for k, v in fields.items() if v is not None}))
 
 # %% ../../nbs/examine/01_evaluation.ipynb #24b8484e
-def _ask(found, run, name, instrument, subject, seed, modules, **others):
+def _ask(found, run, instrument, subject, seed, modules, **others):
     "Measure, and add the rows."
-    result = keep(run, name, instrument, subject, found.data, seed=seed, modules=modules, **others)
+    result = keep(run, instrument, subject, found.data, seed=seed, modules=modules, **others)
     found.rows += rows_of(build_recipe(instrument, modules), result, subject.name, space=found.data.space, seed=seed)
     return result
 
@@ -104,17 +104,17 @@ def evaluate_models(
     alone = {a: build_attack(a, modules) for a in attacks if not is_standard(a)}
     for_worst_case(attacks, modules)  # what is not an attack is said before anything is measured
     found = Evaluation(data, np.array(eps), {})
-    ask = lambda name, probe, s, **more: _ask(found, run, name, probe, s, seed, modules, **more)
+    ask = lambda probe, s, **more: _ask(found, run, probe, s, seed, modules, **more)
     for s, (recipe, piece) in progress([(s, a) for a in alone.items() for s in subjects], 'attacks'):
-        curve = ask('attack', _probe('AccuracyProbe', recipe, eps=eps, **how), s)
-        norms = ask('critical', _probe('CriticalProbe', recipe, **how), s) if critical and has_critical(piece) else None
+        curve = ask(_probe('AccuracyProbe', recipe, eps=eps, **how), s)
+        norms = ask(_probe('CriticalProbe', recipe, **how), s) if critical and has_critical(piece) else None
         found.attacks.setdefault(recipe, {})[s.name] = curve, norms
     outside = {a for a, models in found.attacks.items() for curve, _ in models.values() if OUTSIDE in curve.flags}
     inside = for_worst_case([a for a in attacks if a not in outside], modules, surrogate is not None)
     for s in progress(subjects if inside else [], 'worst case'):
         others = {} if surrogate is None or surrogate.key == s.key else dict(surrogate=surrogate)
         probe = _probe('WorstCaseProbe', [parse_recipe(in_full(a)) for a in inside], eps=eps, **how)
-        found.worst[s.name] = ask('worst', probe, s, **others)
+        found.worst[s.name] = ask(probe, s, **others)
     return found
 
 # %% ../../nbs/examine/01_evaluation.ipynb #c0826b08

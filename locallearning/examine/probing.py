@@ -46,6 +46,6 @@ def probe_models(
 )->Probed:
     "Look into several models; raises `InputError` for what is not an instrument, or has no such field."
     piece, text = find_instrument(probe, modules, **known)
-    found = {s.name: keep(run, piece.probe, text, s, data, seed=seed, modules=modules) for s in progress(subjects, piece.probe)}
+    found = {s.name: keep(run, text, s, data, seed=seed, modules=modules) for s in progress(subjects, piece.probe)}
     rows = [r for s, result in found.items() for r in rows_of(piece, result, s, space=data.space, seed=seed)]
     return Probed(piece, found, rows, tuple(data.classes))

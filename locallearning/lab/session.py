@@ -90,7 +90,6 @@ def subject(self:Experiment,
 # %% ../../nbs/lab/02_session.ipynb #c2002619
 @patch
 def keep(self:Experiment,
-    name:str,               # for people, e.g. 'spectrum-kh'
     instrument:str|Instrument, # recipe, or the instrument itself
     subject:str|Subject,    # key of a model, or whatever else is looked at
     **others,               # further subjects, by name: keys of models will do
@@ -98,7 +97,7 @@ def keep(self:Experiment,
     "Measure something once, and add its rows."
     known = lambda o: self.subject(o) if isinstance(o, str) else o
     subject, others = known(subject), {k: known(o) for k, o in others.items() if o is not None}
-    result = keep(self.run, name, instrument, subject, self.data, seed=self.run.seed, **others)
+    result = keep(self.run, instrument, subject, self.data, seed=self.run.seed, **others)
     piece = build_recipe(instrument) if isinstance(instrument, str) else instrument
     where = dict(space=self.data.space, seed=self.run.seed)
     self.rows += rows_of(piece, result, subject.name, family=self.family.name, **where)
