@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn,Tensor
-from ..attacks.gradient import FGSM
+from ..attacks.gradient import FGSM,PGD
 from ..attacks.ascent import norm_order,objective,perturbation_norm,climb
 from ..attacks.losses import margin
 from ..core import check
@@ -169,6 +169,12 @@ def _shots(model, images, attack, batch_size, seed):
     at, top = torch.arange(n, device=images.y.device), widest(attack, images).cpu().double()
     return np.stack([~fire(at, top / d, ('check', d))[0].cpu().numpy() for d in (64, 16, 4, 1)])
 
+# %% ../../nbs/robustness/00_target.ipynb #fd720db0
+def _one_step(norm, loss):
+    "The single step to the rim of the ball than which no attack should be weaker; FGSM is none near order 1."
+    if norm_order(norm) >= 1.5: return FGSM(norm, loss)
+    return PGD(norm, steps=1, relative_step=1., loss=loss)
+
 # %% ../../nbs/robustness/00_target.ipynb #bc923111
 def masking_checks(
     model:nn.Module,          # returns logits
@@ -191,8 +197,7 @@ def masking_checks(
         rights.append(_shots(model, good, attack, batch_size, seed))
         found['survivors'] = float(rights[-1][-1].mean())
         if not blind and not isinstance(attack, FGSM):
-            one = FGSM(attack.norm, loss)
-            found['weaker'], weak = excess(rights[-1], _shots(model, good, one, batch_size, seed))
+            found['weaker'], weak = excess(rights[-1], _shots(model, good, _one_step(attack.norm, loss), batch_size, seed))
             flags += ['weaker than one step']*weak
     rises = [excess(r[1:], r[:-1]) for r in rights if len(r) > 1]
     if rises: found['rise'] = max(r for r, _ in rises)
