@@ -23,7 +23,7 @@ from ..attacks.ascent import norm_order
 from ..data import Data,Split,check_images
 from ..robustness.target import predict
 from ..robustness.curves import Critical,Curve,accuracy_curve,check_grid,critical_norm
-from ..robustness.worst import Transfer,WorstCase,standard_attacks,strike,worst_case,worst_flags
+from ..robustness.worst import Transfer,WorstCase,standard_attacks,attack_once,worst_case,worst_flags
 from ..state import describe,load_tree,save_tree,stream
 from .studies import test_images
 from .subjects import Subject,kept
@@ -89,7 +89,7 @@ def strays(
     images = split[at].to(subject.device)
     try:
         for e in eps:
-            if e > 0: strike(subject.model, images, attack, e, stream(0, 'try', device=str(subject.device)))
+            if e > 0: attack_once(subject.model, images, attack, e, stream(0, 'try', device=str(subject.device)))
     except InputError: return True
     return False
 
