@@ -78,6 +78,38 @@ def test_steepest_step_attains_the_dual_norm(norm, seed):
 
 
 @quick
+@given(st.sampled_from([1, 1.01, 1.1, 1.5, 2, 3, 8]), seeds, st.floats(.01, 3))
+def test_steepest_step_in_a_box_meets_the_conditions_of_an_optimum(norm, seed, size):
+    "Feasible, as long as room and length allow, and no gain from moving length between two entries (the multiplier is one number)."
+    g = torch.Generator().manual_seed(seed)
+    slope, room = (torch.rand(5, 13, generator=g, dtype=torch.float64) for _ in range(2))
+    slope[:, 0], room[:, 1] = 0, 0
+    signs = torch.randn(5, 13, generator=g).sign().double()
+    d = steepest_in_box(slope * signs, room, size, norm) * signs
+    assert (d >= 0).all() and (d <= room*(1 + 1e-9)).all() and (d[:, 0] == 0).all()
+    longest = lengths(torch.where(slope > 0, room, 0), norm).clamp(max=size)
+    torch.testing.assert_close(lengths(d, norm), longest, rtol=1e-8, atol=1e-12)
+    price = slope.log() - (norm - 1)*d.log()  # log of gain per length; -inf to inf
+    full, none, usable = d >= room*(1 - 1e-9), d < 1e-9, (slope > 0) & (room > 0)
+    inner = usable & ~full & ~none
+    if norm == 1: price = slope.log()
+    for row in range(5):
+        low = price[row][usable[row] & full[row]].amin() if (usable[row] & full[row]).any() else math.inf
+        if inner[row].any():
+            spread = price[row][inner[row]]
+            assert spread.amax() - spread.amin() < 1e-6 and low >= spread.amax() - 1e-6
+
+
+def test_a_step_in_a_box_takes_one_length_per_image_and_bad_gradients():
+    g = torch.tensor([[math.nan, math.inf, 1., 2.], [0., 0., 0., 0.], [1., 2., 3., 4.]])
+    for norm in (1, 1.5, 3):
+        d = steepest_in_box(g, torch.full_like(g, .5), torch.tensor([[.5], [.5], [0.]]), norm)
+        assert d.isfinite().all() and (d[:, :2] == 0).all() and (d[1:] == 0).all() and d[0, 2:].max() > 0
+        tiny = steepest_in_box(torch.full((1, 4), 1e-30), torch.ones(1, 4), .5, norm)
+        torch.testing.assert_close(lengths(tiny, norm), torch.tensor([.5]))
+
+
+@quick
 @given(norms, seeds, radii)
 def test_random_start_is_in_the_ball(norm, seed, eps):
     x = torch.zeros(9, 2, 3, dtype=torch.float64)
@@ -179,7 +211,7 @@ def test_bad_loop_settings_are_refused():
     x = torch.rand(1, 2)
     with pytest.raises(InputError, match='steps=0'): maximise(lambda z: z.sum(1), x, .1, steps=0)
     with pytest.raises(InputError, match="did you mean 'best'"): maximise(lambda z: z.sum(1), x, .1, keep='bets')
-    with pytest.raises(InputError, match='no norm'): maximise(lambda z: z.sum(1), x, .1, norm='two')
+    with pytest.raises(InputError, match='not a norm'): maximise(lambda z: z.sum(1), x, .1, norm='two')
 
 
 # images that leave early
@@ -275,7 +307,8 @@ def test_pgd_raises_the_loss_at_least_as_far_as_one_step(norm):
     model, (x, y) = net(100, seed=5), images(80, seed=6)
     def loss(z): return ce(model(z), y).detach()
     for eps in (.02, .1, .3):
-        one, many = FGSM(norm=norm)(model, x, y, eps), PGD(norm=norm, steps=20)(model, x, y, eps)
+        single = FGSM(norm=norm) if norm != 1 else PGD(norm=1, steps=1, relative_step=1.)
+        one, many = single(model, x, y, eps), PGD(norm=norm, steps=20)(model, x, y, eps)
         assert loss(many).mean() >= loss(one).mean() >= loss(x).mean()
         assert (perturbation_norm(x, many, norm) <= eps*(1 + 1e-5) + 1e-7).all()
 

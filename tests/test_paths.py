@@ -32,7 +32,7 @@ def every_path(model, split, attack, count):
             worst_case(model, split, [attack], grid[::5], checks=False))
 
 
-@pytest.mark.parametrize('attack', [FGSM(), FGSM(norm=2), PGD(), PGD(norm=2), PGD(loss='log_odds', keep='last'), PublishedPGD()], ids=repr)
+@pytest.mark.parametrize('attack', [FGSM(), FGSM(norm=2), PGD(), PGD(norm=2), PGD(norm=1), PGD(loss='log_odds', keep='last'), PublishedPGD()], ids=repr)
 def test_an_attack_equals_itself_through_every_path(digits, attack):
     grid, free, on_grid, scanned, curve, worst = every_path(*digits, attack, 50)
     ratio = grid[1] / grid[0]

@@ -112,11 +112,11 @@ def test_both_searches_find_the_first_rung(first, count):
     first, n = torch.tensor(first), len(first)
     images, radii = Split(torch.zeros(n, 2), torch.zeros(n).long()), torch.arange(1., count + 1)**2
     for shape in SHAPES:
-        def fire(at, eps, key):
+        def attack_at(at, eps, key):
             gap = eps.sqrt() - 1 - first[at]
             return gap >= 0, eps, SHAPES[shape](gap)
         for search in (scan, bisect):
-            rung, size = search(Target(torch.arange(n), images, SHAPES[shape](-1. - first), fire), fixed_ladder(radii, images))
+            rung, size = search(AttackedImages(torch.arange(n), images, SHAPES[shape](-1. - first), attack_at), fixed_ladder(radii, images))
             assert torch.equal(rung, first.clamp(max=count)), shape
             assert torch.equal(size.isnan(), first >= count) and torch.equal(size[first < count], radii[first[first < count]].float())
 
@@ -131,10 +131,10 @@ def test_bisection_needs_few_shots_whatever_the_margin(shape):
     "The halving of the far end and the shots at the middle bound the search even where the secant is useless."
     n, shots = 200, []
     images, edge = Split(torch.zeros(n, 2), torch.zeros(n).long()), torch.logspace(-4, -.1, n, dtype=torch.float64)
-    def fire(at, eps, key):
+    def attack_at(at, eps, key):
         shots.append(len(at))
         return eps >= edge[at], eps, SHAPES[shape]((eps - edge[at])/edge[at])
-    target = Target(torch.arange(n), images, SHAPES[shape](-torch.ones(n).double()), fire)
+    target = AttackedImages(torch.arange(n), images, SHAPES[shape](-torch.ones(n).double()), attack_at)
     rung, _ = bisect(target, ladder := fine_ladder(torch.ones(n), 1e-6, 1e-3))
     assert torch.equal(rung, ladder.rung(torch.arange(n), edge))
     assert sum(shots)/n < (9 if shape == 'straight' else 40)
@@ -180,11 +180,11 @@ def test_fixed_noise_keeps_one_direction_per_image_while_others_drop_out(trained
     "Compaction must not hand an image its neighbour's noise."
     model, data = trained
     split = Split(data.x, data.y)
-    attack, target = GaussianNoise('fixed', box=False), aim(model, split, GaussianNoise('fixed', box=False))
+    attack, target = GaussianNoise('fixed', box=False), prepare_attack(model, split, GaussianNoise('fixed', box=False))
     n = len(target.rows)
     one = torch.full((n,), 1.)
-    _, whole, _ = target.fire(torch.arange(n), one, (0,))
-    _, part, _ = target.fire(torch.arange(0, n, 3), one[::3], (7,))
+    _, whole, _ = target.attack_at(torch.arange(n), one, (0,))
+    _, part, _ = target.attack_at(torch.arange(0, n, 3), one[::3], (7,))
     torch.testing.assert_close(part, whole[::3])
     assert whole.std() > 0
 

@@ -382,7 +382,7 @@ def test_losses_that_need_more_classes_say_so(classes, loss, said):
 
 
 @pytest.mark.parametrize('make, said', [
-    (lambda: APGD(norm=1), 'PGD takes any order'), (lambda: APGD(norm='two'), 'no norm'), (lambda: APGD(steps=0), 'steps=0'), (lambda: APGD(targets=0), 'targets=0'),
+    (lambda: APGD(norm=1), 'PGD takes any order'), (lambda: APGD(norm='two'), 'not a norm'), (lambda: APGD(steps=0), 'steps=0'), (lambda: APGD(targets=0), 'targets=0'),
     (lambda: APGD(loss='dlr_targetted'), "'dlr_targeted'"), (lambda: APGD(rho=2), r'rho=2.*\[0, 1\]'), (lambda: Square(norm=3), "norm='inf' and norm=2"),
     (lambda: Square(queries=0), 'queries=0'), (lambda: Square(p_init=1.5), r'p_init=1.5'), (lambda: Square(loss='margins'), "did you mean 'margin'")])
 def test_bad_fields_are_refused(make, said):

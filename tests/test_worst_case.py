@@ -15,7 +15,7 @@ from locallearning.data import Split
 from locallearning.robustness.target import predict
 from locallearning.models import SHLP, Normalize
 from locallearning.state import save_checkpoint, seeded, stream
-from locallearning.robustness.worst import worst_flags, Transfer, WorstCase, standard_attacks, strike, worst_case
+from locallearning.robustness.worst import worst_flags, Transfer, WorstCase, standard_attacks, attack_once, worst_case
 from locallearning.state import model_key
 import pandas as pd
 
@@ -134,7 +134,7 @@ def test_what_broke_at_a_smaller_radius_is_broken_at_larger_ones(model, test):
 
 def test_images_that_leave_an_attack_early_change_no_verdict(model, test, attacks, result):
     assert np.array_equal(worst_case(model, test, attacks, EPS, checks=False).broken_by, result.broken_by), 'with examples, all steps are taken'
-    points = [PGD(steps=8)(model, test.x, test.y, .06), strike(model, test, PGD(steps=8), .06, None, keep=True)['x']]
+    points = [PGD(steps=8)(model, test.x, test.y, .06), attack_once(model, test, PGD(steps=8), .06, None, keep=True)['x']]
     assert torch.equal(*points), 'an example is the worst of all steps'
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['norm_order', 'per_image', 'lengths', 'perturbation_norm', 'project', 'into_box', 'check_attack_input', 'check_eps',
-           'check_box', 'steepest', 'random_start', 'climb', 'score', 'better', 'maximise', 'check_loop', 'objective',
-           'attack_input']
+           'check_box', 'steepest', 'steepest_in_box', 'random_start', 'climb', 'score', 'better', 'maximise',
+           'check_loop', 'objective', 'attack_input']
 
 # %% ../../nbs/attacks/01_ascent.ipynb #62d91010
 import math
@@ -25,7 +25,7 @@ def norm_order(
     "Read the name of a norm."
     try: p = float(norm)
     except (TypeError, ValueError): p = math.nan
-    check(p >= 1, f"norm={norm!r} is no norm; use 2, 'inf' or a number ≥ 1")
+    check(p >= 1, f"norm={norm!r} is not a norm; use 2, 'inf' or a number ≥ 1")
     return p
 
 # %% ../../nbs/attacks/01_ascent.ipynb #6837c666
@@ -78,7 +78,8 @@ def into_box(
     "Clip images into their box."
     if bounds is None: return x
     low, high = (b.to(x) if isinstance(b, Tensor) else b for b in bounds)
-    return x.clamp(low, high) if isinstance(low, Tensor) == isinstance(high, Tensor) else x.clamp(min=low).clamp(max=high)
+    if isinstance(low, Tensor) == isinstance(high, Tensor): return x.clamp(low, high)
+    return x.clamp(min=low).clamp(max=high)
 
 # %% ../../nbs/attacks/01_ascent.ipynb #e0a5cb76
 def check_attack_input(
@@ -101,12 +102,17 @@ def check_eps(
 ):
     "Raise `InputError` unless a radius is finite and not negative, one for all images or one for each."
     eps = torch.as_tensor(eps)
-    check(eps.ndim == 0 or eps.shape == (n,), f'eps has shape {tuple(eps.shape)}; give one number, or one per image, shape ({n},)')
-    bad = eps[~(eps.isfinite() & (eps >= 0))]
-    check(bad.numel() == 0, f'eps = {bad.flatten()[:1].tolist()}: a radius is finite and ≥ 0')
+    if eps.ndim and eps.shape != (n,):
+        raise InputError(f'eps has shape {tuple(eps.shape)}; give one number, or one per image, shape ({n},)')
+    good = eps.isfinite() & (eps >= 0)
+    if not good.all(): raise InputError(f'eps = {eps[~good].flatten()[:1].tolist()}: a radius is finite and ≥ 0')
 
 # %% ../../nbs/attacks/01_ascent.ipynb #29a7a0e1
-def check_box(x, bounds):
+def check_box(
+    x:Tensor,     # B×… images
+    bounds:tuple, # (low, high)
+):
+    "Raise `InputError` unless a box is a pair of bounds, in order, that fit the images."
     check(isinstance(bounds, (tuple, list)) and len(bounds) == 2, f'bounds={bounds!r}: give (low, high), or None for no box')
     low, high = map(torch.as_tensor, bounds)
     for b in (low, high):
@@ -114,7 +120,8 @@ def check_box(x, bounds):
         except RuntimeError: fits = False
         check(fits, f'bounds of shape {tuple(b.shape)} do not broadcast to images of shape {tuple(x.shape)}; '
               f'per image: ({len(x)}, {", ".join("1"*(x.ndim - 1))})')
-    check(bool((low <= high).all()), f'bounds reach from {low.max():.4g} to {high.min():.4g}: the lower one is above the upper one')
+    if not (low <= high).all():
+        raise InputError(f'bounds reach from {low.max():.4g} to {high.min():.4g}: the lower one is above the upper one')
 
 # %% ../../nbs/attacks/01_ascent.ipynb #fe256966
 def steepest(
@@ -125,8 +132,44 @@ def steepest(
     p, g, tiny = norm_order(norm), g.nan_to_num(0, 0, 0), torch.finfo(g.dtype).tiny
     if p == math.inf: return g.sign_()
     g = g / per_image(lengths(g), g).clamp_min(tiny)
-    d = g.sign() * (g.abs()**(1/(p - 1)) if p > 1 else (g.abs() >= 1).to(g))
+    size = g.abs()**(1/(p - 1)) if p > 1 else (g.abs() >= 1).to(g)
+    d = g.sign() * size
     return d / per_image(lengths(d, p), d).clamp_min(tiny)
+
+# %% ../../nbs/attacks/01_ascent.ipynb #92c13fe6
+def _fill_largest(g, room):
+    "Spend one unit on the entries of largest gradient, each up to its room."
+    order = g.argsort(1, descending=True)
+    room = room.gather(1, order)
+    spent = room.cumsum(1) - room
+    return torch.zeros_like(g).scatter_(1, order, (1 - spent).clamp_min(0).minimum(room))
+
+def _fill_in_proportion(g, room, p):
+    "Find min(room, t g^(1/(p - 1))) of length 1 in the p-norm, or the whole room if that is shorter."
+    log_d = g.log() / (p - 1)  # of the step that no box limits, but for its scale
+    log_t, order = torch.where(g > 0, room.log() - log_d, math.inf).sort(1)  # the scale at which an entry is full
+    full = room.gather(1, order)**p
+    left = (1 - (full.cumsum(1) - full)).clamp_min(0)
+    rest = (p * log_d.gather(1, order)).flip(1).logcumsumexp(1).flip(1)
+    scale = (left.log() - rest) / p  # if all entries before this one are full
+    fits = scale <= log_t
+    scale = torch.where(fits.any(1, keepdim=True), scale.gather(1, fits.byte().argmax(1, keepdim=True)), math.inf)
+    return torch.where(g > 0, (scale + log_d).exp().minimum(room), 0)
+
+# %% ../../nbs/attacks/01_ascent.ipynb #ca0ab541
+def steepest_in_box(
+    g:Tensor,            # B×… gradients
+    room:Tensor,         # B×…, ≥ 0, how far each entry can go along its gradient
+    size:float|Tensor,   # length of the step, one for all or B×1×…
+    norm:float|str,      # order of the norm
+)->Tensor: # B×…, not longer than `size`
+    "Find the step of a given length that raises the function most, within the room that a box leaves."
+    g, tiny = g.nan_to_num(0, 0, 0), torch.finfo(g.dtype).tiny
+    least = size.clamp_min(tiny) if isinstance(size, Tensor) else max(size, tiny)
+    share = (room / least).clamp(0, 1).flatten(1)
+    slope, p = g.abs().flatten(1), norm_order(norm)
+    d = _fill_largest(slope, share) if p == 1 else _fill_in_proportion(slope, share, p)
+    return g.sign() * d.view_as(g) * size
 
 # %% ../../nbs/attacks/01_ascent.ipynb #44176b46
 def random_start(
@@ -136,21 +179,31 @@ def random_start(
     generator:torch.Generator|None=None, # where the numbers come from; None: the global generator
 )->Tensor: # B×…, in the ball
     "Draw a point of the ball around each image."
-    at = dict(generator=generator, device=x.device if generator is None else generator.device, dtype=x.dtype)
-    if norm_order(norm) == math.inf: step = 2*torch.rand(x.shape, **at) - 1
+    device = x.device if generator is None else generator.device
+    like = dict(generator=generator, device=device, dtype=x.dtype)
+    if norm_order(norm) == math.inf: step = 2*torch.rand(x.shape, **like) - 1
     else:
-        step, radius = torch.randn(x.shape, **at), torch.rand(len(x), **at)**(1/x[0].numel())
+        step = torch.randn(x.shape, **like)
+        radius = torch.rand(len(x), **like)**(1/x[0].numel())
         step = step * per_image(radius / lengths(step, norm), step)
     return x + per_image(eps, x) * step.to(x.device)
 
 # %% ../../nbs/attacks/01_ascent.ipynb #0f2d6180
-def _within(x, eps, norm, bounds): # centres, radii and box; for order inf only a box, which is what ball and box have in common
+def _limits(x, eps, norm, bounds):
+    "Centres, radii and box; for order inf only a box, which is what ball and box have in common."
     if norm_order(norm) == math.inf: return None, None, (into_box(x - eps, bounds), into_box(x + eps, bounds))
     return x, eps, bounds and tuple(b.to(x).expand_as(x) if isinstance(b, Tensor) else b for b in bounds)
 
-def _inside(z, within, norm):
-    x, eps, bounds = within
+def _inside(z, limits, norm):
+    x, eps, bounds = limits
     return into_box(z if x is None else x + project(z - x, eps, norm), bounds)
+
+def _walk(z, g, step, limits, norm):
+    "One step uphill, not yet brought back into the ball."
+    if norm_order(norm) in (2, math.inf): return steepest(g, norm).mul_(step).add_(z)
+    low, high = limits[2] or (-math.inf, math.inf)
+    room = torch.where(g > 0, high - z, z - low)
+    return steepest_in_box(g, room, step, norm).add_(z)
 
 # %% ../../nbs/attacks/01_ascent.ipynb #ea8b39d0
 def climb(
@@ -178,14 +231,16 @@ def better(
 )->tuple: # of each image the point that has won, else the one of larger value
     "Keep the better of two points for each image."
     if old is None: return new
-    (z, value, won), (z1, value1, won1) = old, new
-    take = (won1 & ~won) | ((won1 == won) & (value1 > value))
-    return torch.where(per_image(take, z).bool(), z1, z), torch.where(take, value1, value), won1 | won
+    (old_z, old_value, old_won), (z, value, won) = old, new
+    take = (won & ~old_won) | ((won == old_won) & (value > old_value))
+    return torch.where(per_image(take, z).bool(), z, old_z), torch.where(take, value, old_value), won | old_won
 
 # %% ../../nbs/attacks/01_ascent.ipynb #6faa8d31
-def _pick(o, i):
-    if isinstance(o, tuple): return tuple(_pick(part, i) for part in o)
-    return o if o is None or isinstance(o, (int, float)) or isinstance(o, Tensor) and not o.ndim else o[i]
+def _pick(o, rows):
+    "Some rows of whatever has one per image, tuples of such included."
+    if isinstance(o, tuple): return tuple(_pick(part, rows) for part in o)
+    one_for_all = o is None or isinstance(o, (int, float)) or isinstance(o, Tensor) and not o.ndim
+    return o if one_for_all else o[rows]
 
 # %% ../../nbs/attacks/01_ascent.ipynb #d5135efb
 def maximise(
@@ -203,22 +258,30 @@ def maximise(
 )->Tensor: # B×…, in ball and box
     "Climb `fn` by steepest ascent within a ball and a box; every point at which `fn` is evaluated lies in both."
     check_loop(steps, keep, early_exit)
-    check(not early_exit or hasattr(fn, '__getitem__'), f'early_exit={early_exit} needs fn[i], the function for some of the images; see `objective`')
-    x, eps, best = x.detach(), per_image(eps, x), None
+    if early_exit and not hasattr(fn, '__getitem__'):
+        raise InputError(f'early_exit={early_exit} needs fn[i], the function for some of the images; see `objective`')
+    x, eps = x.detach(), per_image(eps, x)
     step = eps * 2.5 / steps if step_size is None else per_image(step_size, x)
-    within, at, out = _within(x, eps, norm, bounds), torch.arange(len(x), device=x.device), x.clone() if early_exit else x
-    z = _inside(random_start(x, eps, norm, generator) if isinstance(start, str) else x if start is None else start.detach(), within, norm)
+    limits = _limits(x, eps, norm, bounds)
+    if isinstance(start, str): start = random_start(x, eps, norm, generator)
+    z = _inside(x if start is None else start.detach(), limits, norm)
+    rows, best = torch.arange(len(x), device=x.device), None  # which images are still attacked, and their best points
+    result = x.clone() if early_exit else x
     for t in range(1, steps + 1):
         value, won, g = climb(fn, z)
         if keep == 'best': best = better(best, (z, value, won))
-        z = _inside(steepest(g, norm).mul_(step).add_(z), within, norm)
+        z = _inside(_walk(z, g, step, limits, norm), limits, norm)
         if not early_exit or t % early_exit or t == steps: continue
-        out[at], rest = best[0], (~best[2]).nonzero()[:, 0]
-        if not len(rest): return out
-        if len(rest) < len(at): fn, z, step, within, best, at = _pick((fn, z, step, within, best, at), rest)
+        points, _, ever_won = best
+        result[rows] = points
+        left = (~ever_won).nonzero()[:, 0]
+        if not len(left): return result
+        if len(left) == len(rows): continue
+        fn, z, rows = fn[left], z[left], rows[left]
+        step, limits, best = (_pick(o, left) for o in (step, limits, best))
     if keep == 'last': return z
-    with torch.no_grad(): best = better(best, (z, *score(fn(z))))[0]
-    return out.index_copy_(0, at, best) if early_exit else best
+    with torch.no_grad(): points = better(best, (z, *score(fn(z))))[0]
+    return result.index_copy_(0, rows, points) if early_exit else points
 
 # %% ../../nbs/attacks/01_ascent.ipynb #4b5980b2
 def check_loop(
@@ -239,10 +302,13 @@ class objective:
     model:nn.Module          # returns B×C logits
     y:Tensor                 # (B,) labels
     loss:str|Callable = 'ce' # one of `LOSSES`, or a function of logits and labels that gives (B,)
+
     def __call__(self, z):
         logits = self.model(z)
-        return (self.loss if callable(self.loss) else LOSSES[self.loss])(logits, self.y), logits.argmax(1) != self.y
-    def __getitem__(self, i): return objective(self.model, self.y[i], self.loss)
+        loss = self.loss if callable(self.loss) else LOSSES[self.loss]
+        return loss(logits, self.y), logits.argmax(1) != self.y
+
+    def __getitem__(self, rows): return objective(self.model, self.y[rows], self.loss)
 
 # %% ../../nbs/attacks/01_ascent.ipynb #3b9d62ed
 def attack_input(

@@ -20,15 +20,18 @@ from .ascent import attack_input,better,check_attack_input,check_eps,check_loop,
 from .ascent import objective,per_image,score,steepest
 
 # %% ../../nbs/attacks/02_gradient.ipynb #5e9e3e5a
-def _known(field, value, valid): check(callable(value) or value in valid, f'{field}={value!r}; {nearest(value, valid)}')
+def _known(field, value, valid):
+    check(callable(value) or value in valid, f'{field}={value!r}; {nearest(value, valid)}')
 
-def _name_norm(attack): # a recipe knows only literals
+def _name_norm(attack):
+    "A recipe knows only literals."
     if norm_order(attack.norm) == math.inf: object.__setattr__(attack, 'norm', 'inf')
 
 # %% ../../nbs/attacks/02_gradient.ipynb #1dea5b1b
 class Ray(Piece):
     "An attack of the form x + eps·d; `ray` says whether d is the same for every `eps`."
     box = ray = True
+
     def along(self,
         x:Tensor,                   # B×… images
         direction:Tensor,           # B×…, from `directions`
@@ -36,8 +39,10 @@ class Ray(Piece):
         bounds:tuple|None=(0., 1.), # the box
     )->Tensor: # B×…
         "Walk along a direction, and into the box if the attack says so."
-        eps, bounds = per_image(eps, x), bounds if self.box else None
-        return into_box(torch.addcmul(x, eps, direction) if isinstance(eps, Tensor) else x.add(direction, alpha=eps), bounds)
+        eps = per_image(eps, x)
+        if isinstance(eps, Tensor): moved = torch.addcmul(x, eps, direction)
+        else: moved = x.add(direction, alpha=eps)
+        return into_box(moved, bounds if self.box else None)
 
 # %% ../../nbs/attacks/02_gradient.ipynb #b36864b1
 @dataclass(frozen=True, repr=False)
@@ -76,16 +81,23 @@ def __call__(self:GaussianNoise,
 )->Tensor: # B×…
     "Add noise to images."
     check_attack_input(x, y, eps, bounds if self.box else None)
-    if self.ray: generator = torch.Generator().manual_seed(torch.initial_seed() if generator is None else generator.initial_seed())
+    if self.ray:
+        seed = torch.initial_seed() if generator is None else generator.initial_seed()
+        generator = torch.Generator().manual_seed(seed)
     return self.along(x, self.directions(model, x, generator=generator), eps, bounds)
 
 # %% ../../nbs/attacks/02_gradient.ipynb #150d1388
 @dataclass(frozen=True, repr=False)
 class FGSM(Ray):
     "The fast gradient step: one step of steepest ascent to the rim of the ball."
-    norm:float|str = 'inf' # order of the norm of the ball
+    norm:float|str = 'inf' # order of the norm of the ball, at least 1.5
     loss:str = 'ce'        # one of `LOSSES`
-    def __post_init__(self): _name_norm(self); _known('loss', self.loss, LOSSES)
+
+    def __post_init__(self):
+        _name_norm(self)
+        _known('loss', self.loss, LOSSES)
+        check(norm_order(self.norm) >= 1.5, f'FGSM(norm={self.norm}): below order 1.5 a straight step ends at a few pixels that can move no further; '
+              f'use PGD(norm={self.norm}, steps=1, relative_step=1), which spends the rest on others')
 
 # %% ../../nbs/attacks/02_gradient.ipynb #3bf94d5d
 @patch
@@ -119,7 +131,10 @@ def __call__(self:FGSM,
 # %% ../../nbs/attacks/02_gradient.ipynb #1c997a9e
 @dataclass(frozen=True, repr=False)
 class PGD(Piece):
-    "Projected gradient ascent on a loss within a ball and a box."
+    """Projected gradient ascent on a loss within a ball and a box.
+
+    `x_adv = PGD(norm=2, steps=40)(model, x, y, eps=.5)` attacks a batch; `accuracy_curve(model, data.test, PGD(), [.05, .1])` measures with it.
+    """
     norm:float|str = 'inf'           # order of the norm of the ball
     steps:int = 20                   # gradient steps
     step_size:float|None = None      # length of a step in the units of the images; None: see `relative_step`
@@ -129,11 +144,15 @@ class PGD(Piece):
     loss:str = 'ce'                  # one of `LOSSES`
     keep:str = 'best'                # 'best' iterate of each image or the 'last'
     early_exit:int = 0               # after every so many steps, images that are misclassified leave; 0: all take all steps
+
     def __post_init__(self):
-        _name_norm(self); _known('loss', self.loss, LOSSES); check_loop(self.steps, self.keep, self.early_exit)
+        _name_norm(self)
+        _known('loss', self.loss, LOSSES)
+        check_loop(self.steps, self.keep, self.early_exit)
         check(self.restarts >= 1, f'restarts={self.restarts}: at least one run is needed')
         check(self.step_size is None or self.relative_step is None, 'step_size and relative_step are both given; one of them is enough')
         check(self.restarts == 1 or self.random_start, f'restarts={self.restarts} would all take the same path; set random_start=True')
+
     def _step(self, eps):
         if self.step_size is not None: return self.step_size
         return torch.as_tensor(eps) * (2.5 / self.steps if self.relative_step is None else self.relative_step)
@@ -150,12 +169,14 @@ def __call__(self:PGD,
     generator:torch.Generator|None=None, # for random starts; None: the global one
 )->Tensor: # B×…, in ball and box, on the device of `x`
     "Attack images; with restarts, an image's best result counts."
-    best, start = None, 'random' if self.random_start else None
+    how = dict(norm=self.norm, steps=self.steps, step_size=self._step(eps), bounds=bounds, generator=generator,
+               start='random' if self.random_start else None, keep=self.keep, early_exit=self.early_exit)
+    best = None
     with evaluating(model):
-        at, y = attack_input(model, x, y, eps, bounds)
+        centres, y = attack_input(model, x, y, eps, bounds)
         fn = objective(model, y, self.loss)
         for _ in range(self.restarts):
-            z = maximise(fn, at, eps, self.norm, self.steps, self._step(eps), bounds, start, generator, self.keep, self.early_exit)
+            z = maximise(fn, centres, eps, **how)
             if self.restarts == 1: return z.to(x)
             with torch.no_grad(): best = better(best, (z, *score(fn(z))))
     return best[0].to(x)

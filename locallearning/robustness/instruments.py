@@ -20,7 +20,7 @@ from ..instruments import Instrument,Number,Subject,as_subject,test_images
 from ..recipes import build_recipe
 from .curves import accuracy_curve,check_grid,critical_norm
 from .target import predict
-from .worst import Transfer,strike,worst_case
+from .worst import Transfer,attack_once,worst_case
 from ..state import describe,seeded,stream
 
 # %% ../../nbs/robustness/03_instruments.ipynb #9a5a0db6
@@ -120,7 +120,7 @@ def leaves(
     at = torch.linspace(0, len(split) - 1, min(few, len(split))).long()
     images = split[at].to(subject.device)
     try:
-        for e in sorted(tried): strike(subject.model, images, attack, e, stream(0, 'try', device=str(subject.device)))
+        for e in sorted(tried): attack_once(subject.model, images, attack, e, stream(0, 'try', device=str(subject.device)))
     except InputError: return True
     return False
 
