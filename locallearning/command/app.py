@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'parse_sets', 'parse_seeds', 'reproduce', 'run_one', 'still_to_do', 'list_all', 'list_parameters', 'list_runs',
-           'main', 'ended']
+           'main']
 
 # %% ../../nbs/command/02_app.ipynb #52803f25
 import os,signal,sys
@@ -19,7 +19,8 @@ from .examine import evaluate,probe
 
 # %% ../../nbs/command/02_app.ipynb #dfe8e47c
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help='What makes a neural representation robust? Reproduce the experiments of a paper, or train, attack and probe models of your own.')
+                  help='What makes a neural representation robust? Reproduce the experiments of a paper, '
+                       'or train, attack and probe models of your own.')
 
 # %% ../../nbs/command/02_app.ipynb #e2e4620d
 def parse_sets(
@@ -43,55 +44,67 @@ def parse_seeds(
 # %% ../../nbs/command/02_app.ipynb #e3862f88
 @app.command(short_help='Repeat a paper and judge its claims.')
 def reproduce(
-    names: Annotated[Optional[list[str]], typer.Argument(metavar='FAMILY|FAMILY/NAME|all', help='what to reproduce; default: hebbian')] = None,
-    profile: Annotated[Optional[str], typer.Option(help='how large: smoke, quick, or another of the family (see list); default: quick')] = None,
+    names: Annotated[Optional[list[str]], typer.Argument(metavar='FAMILY|FAMILY/NAME|all',
+        help='what to reproduce; default: hebbian')] = None,
+    profile: Annotated[Optional[str], typer.Option(
+        help='how large: smoke, quick, or another of the family (see list); default: quick')] = None,
     data: Annotated[Optional[str], typer.Option(help='another data set: a name such as cifar10, or a path')] = None,
-    data_root: Annotated[Optional[str], typer.Option(help='folder of the data sets; default: LOCALLEARNING_DATA, else the cache directory')] = None,
+    data_root: Annotated[Optional[str], typer.Option(
+        help='folder of the data sets; default: LOCALLEARNING_DATA, else the cache directory')] = None,
     out: Annotated[str, typer.Option(help='folder for the results; default: LOCALLEARNING_RUNS, else runs/')] = '',
     seed: Annotated[Optional[int], typer.Option(help='another sample')] = None,
     seeds: Annotated[Optional[str], typer.Option(help='several samples, such as 0,1,2')] = None,
     device: Annotated[Optional[str], typer.Option(help='auto, cpu, cuda or mps; default: auto')] = None,
-    threads: Annotated[Optional[int], typer.Option(help='threads per unit; default: all cores, or 1 where several units run at once')] = None,
+    threads: Annotated[Optional[int], typer.Option(
+        help='threads per unit; default: all cores, or 1 where several units run at once')] = None,
     jobs: Annotated[int, typer.Option(metavar='N', help='units at once, each in a process of its own')] = 1,
-    scheduler: Annotated[str, typer.Option(metavar='ADDRESS', help='tcp://HOST:PORT of a Dask scheduler whose workers run the units')] = '',
+    scheduler: Annotated[str, typer.Option(metavar='ADDRESS',
+        help='tcp://HOST:PORT of a Dask scheduler whose workers run the units')] = '',
     shard: Annotated[Optional[str], typer.Option(metavar='I/N', help='run only the I-th of N shares of the units')] = None,
-    sets: Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE', help='change a parameter; may be repeated')] = None,
+    sets: Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE',
+        help='change a parameter; may be repeated')] = None,
     config: Annotated[Optional[str], typer.Option(help='the config.json of an earlier run, for an identical one')] = None,
-    report: Annotated[str, typer.Option(help='bring the small tables to this folder, whenever a unit has ended')] = '',
-    accept_stale: Annotated[bool, typer.Option('--accept-stale', help='use results of older code instead of making them again; the manifests name them')] = False,
+    report: Annotated[str, typer.Option(help='copy the small tables to this folder, whenever a unit has ended')] = '',
+    accept_stale: Annotated[bool, typer.Option('--accept-stale',
+        help='use results of older code instead of making them again; the manifests name them')] = False,
     force: Annotated[bool, typer.Option('--force', help='execute notebooks that are up to date')] = False,
 ):
     "Run the experiments of a paper and hold its claims against what was measured."
-    from locallearning.lab.units import share
     from locallearning.lab.families import families,find_family,read_config,resolve
+    from locallearning.lab.units import share
     if shard is not None: share([], shard)
-    wanted = list(families()) if names and 'all' in names else names or ['hebbian']
-    here = {k: v for k, v in dict(device=device, threads=threads, data_root=data_root and str(Path(data_root).absolute())).items() if v is not None}
+    if accept_stale: os.environ['LOCALLEARNING_ACCEPT_STALE'] = '1'
+    where = dict(device=device, threads=threads, data_root=data_root and str(Path(data_root).absolute()))
+    where = {k: v for k, v in where.items() if v is not None}
     if config:
-        check(not (names or profile or data or sets or seed is not None or seeds), '--config is a whole request; leave out names, --profile, --data, --set and seeds')
-        configs = [replace(read_config(config), **here)]
-    else: configs = [resolve(*find_family(n), profile or 'quick', data, parse_seeds(seed, seeds), parse_sets(sets or []), **here) for n in wanted]
-    for c in configs: run_one(c, out, force, report and str(Path(report).absolute()), jobs=jobs, scheduler=scheduler, shard=shard or '', accept_stale=accept_stale)
+        others = names or profile or data or sets or seed is not None or seeds
+        check(not others, '--config is a whole request; leave out names, --profile, --data, --set and seeds')
+        configs = [replace(read_config(config), **where)]
+    else:
+        known, samples, values = families(), parse_seeds(seed, seeds), parse_sets(sets or [])
+        wanted = list(known) if names and 'all' in names else names or ['hebbian']
+        configs = [resolve(*find_family(n, known), profile or 'quick', data, samples, values, **where) for n in wanted]
+    report = report and str(Path(report).absolute())
+    for c in configs: run_one(c, out, force=force, report=report, jobs=jobs, scheduler=scheduler, shard=shard or '')
 
 # %% ../../nbs/command/02_app.ipynb #a83c5aa8
 def run_one(
-    config,         # resolved request
-    out:str,        # folder of all runs
-    force:bool,     # execute what is done
-    report:str,     # folder of reports
-    **how,          # jobs, scheduler, shard, accept_stale
+    config,     # resolved request
+    out:str,    # folder of all runs
+    **how,      # force, report, jobs, scheduler, shard
 ):
     "Run a configuration, print the verdicts, and say where everything lies."
     import shutil
     from locallearning.lab.claims import claims_table
-    from locallearning.lab.families import read_config,runs_folder
-    from locallearning.lab.reproduction import judge_run,run_config,unfinished
-    folder = run_config(config, out, force, report=report, **how)
-    if how.get('shard') and (left := unfinished(config, out, how.get('accept_stale', False))): return typer.echo(still_to_do(left))
-    verdicts = judge_run(config, runs_folder(out))
+    from locallearning.lab.reproduction import run_config,unit_rows
+    from locallearning.lab.runs import accepts_stale
+    folder, verdicts, left = run_config(config, out, **how)
+    if left: return typer.echo(still_to_do(left))
     if verdicts is not None: typer.echo(claims_table(verdicts, shutil.get_terminal_size((110, 40)).columns))
-    if report: typer.echo(f'report    {shown(Path(report)/config.family/folder.name)}')
-    if how.get('accept_stale'): typer.echo(f'stale     {len(read_config(folder/"config.json").stale)} results of older code, named in {shown(folder/"config.json")}')
+    if how['report']: typer.echo(f'report    {shown(Path(how["report"])/config.folder)}')
+    if accepts_stale():
+        n = sum(bool(r['stale']) for r in unit_rows(folder)[0])
+        typer.echo(f'stale     {n} notebook{"s"*(n != 1)} used results of older code, which the manifests in {shown(folder)} name')
     for s in config.seeds: typer.echo(f'figures   {shown(folder/f"seed{s}"/"figures")}')
     typer.echo(f'results   {shown(folder)}')
 
@@ -101,7 +114,8 @@ def still_to_do(
 )->str: # for the person who started this one
     "Say what is left of a run of which this was a share."
     names = [f'seed {u.seed} {" ".join(u.models)}' for u in units]
-    return f'left      {len(names)} unit{"s" * (len(names) > 1)}: {", ".join(names)}\nwhen all are done, run the same command without --shard to draw and judge'
+    left = f'left      {len(names)} unit{"s"*(len(names) > 1)}: {", ".join(names)}'
+    return f'{left}\nwhen all are done, run the same command without --shard to draw and judge'
 
 # %% ../../nbs/command/02_app.ipynb #2c3d6727
 @app.command('list', short_help='Show what there is and what is done.')
@@ -111,7 +125,9 @@ def list_all(
     "Show families, experiments and parameters; what is done, what is stale and why."
     from locallearning.lab.families import families
     for family in families().values():
-        typer.echo(f'{family.name}: {family.title}\n  models    {", ".join(family.models)} (train {family.name}/NAME, or all by reproduce)\n  profiles  {", ".join(family.profiles)}')
+        typer.echo(f'{family.name}: {family.title}')
+        typer.echo(f'  models    {", ".join(family.models)} (train {family.name}/NAME, or all by reproduce)')
+        typer.echo(f'  profiles  {", ".join(family.profiles)}')
         list_parameters(family)
         list_runs(family, out)
 
@@ -121,8 +137,9 @@ def list_parameters(
 ):
     "Print the experiments, and every parameter once with its help."
     from locallearning.lab.families import parameters
-    typer.echo('  experiments\n' + '\n'.join(f'    {family.name}/{s}' for s in family.notebooks) + '\n  parameters (default: the smoke profile)')
-    for p in parameters(family).values(): typer.echo(f'    {p.name + ": " + p.type:<22} = {p.default!r:<24}  {p.help}')
+    typer.echo('\n'.join(['  experiments', *(f'    {family.name}/{s}' for s in family.notebooks)]))
+    typer.echo('  parameters (default: the smoke profile)')
+    for p in parameters(family).values(): typer.echo(f'    {f"{p.name}: {p.type}":<22} = {p.default!r:<24}  {p.help}')
 
 # %% ../../nbs/command/02_app.ipynb #a1ba55f3
 def list_runs(
@@ -131,9 +148,9 @@ def list_runs(
 ):
     "Print which notebooks are done, and why others are not current."
     from locallearning.lab.reproduction import status
-    rows = status(family.name, out)
+    rows = status(family, out)
     typer.echo('  runs' + ('' if rows else '      none yet'))
-    for folder, stem, why in rows: typer.echo(f'    {folder}/{stem}: {"stale: " + why if why else "done"}')
+    for folder, stem, why in rows: typer.echo(f'    {folder}/{stem}: {f"stale: {why}" if why else "done"}')
 
 # %% ../../nbs/command/02_app.ipynb #9f52e3bb
 app.command(short_help='Train a model of your own or of a paper.')(train)
@@ -146,7 +163,11 @@ def main():
     "Entry point of the command; see the exit codes above."
     sys.path.insert(0, os.getcwd())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try: check_alone(*sys.argv[1:2] or ['--help']); sys.exit(ended(app(standalone_mode=False)))
+    try:
+        check_alone(*sys.argv[1:2] or ['--help'])
+        code = app(standalone_mode=False)
+        if code == 130: typer.echo('interrupted; run the same command again to go on', err=True)
+        sys.exit(code or 0)
     except InputError as e: code, text = 2, f'error: {e}'
     except RuntimeError as e: code, text = 1, f'failed: {e}'
     except Exception as e:
@@ -155,14 +176,6 @@ def main():
         code, text = 2, text if text.startswith('Usage') else f'error: {text}'
     if code == 1 or my_place()[0] == 0: typer.echo(text, err=True)
     sys.exit(code)
-
-# %% ../../nbs/command/02_app.ipynb #a366e44c
-def ended(
-    code:int|None, # what the command returned
-)->int: # the exit code
-    "Say how to go on after an interrupt."
-    if code == 130: typer.echo('interrupted; run the same command again to go on', err=True)
-    return code or 0
 
 # %% ../../nbs/command/02_app.ipynb #e78767f2
 #| eval: false

@@ -26,7 +26,7 @@ from ..figures.seeds import Range,plot_bands,plot_beside,plot_quartiles,plot_ran
 class Report:
     "The small tables of one configuration."
     family:Family               # whose experiments they are
-    config:dict                 # profile, params, seeds, overrides, stale
+    config:dict                 # profile, params, seeds, overrides
     measurements:pd.DataFrame   # one row a number, of all seeds; `keys` is the setting as a dict
     claims:pd.DataFrame         # one row a claim
     units:pd.DataFrame          # one row a notebook: times
@@ -300,7 +300,8 @@ def run_table(
     if len(done): facts |= {'threads per unit': ', '.join(f'{t:g}' for t in sorted(set(done.threads))), 'code': _code(done)}
     off = values(report, 'convergence', 'fraction_off', {})
     for m, label in labels(report, off.index).items(): facts[f'{label}: units on the sphere'] = ', '.join(f'{1 - share:.1%}' for share in off.loc[m])
-    facts['results of older code'] = '; '.join(config.get('stale', [])) or 'none'
+    older = ' '.join(done.stale).split() if len(done) else []
+    facts['results of older code'] = ', '.join(sorted({*older})) or 'none'
     return table([{'': k, 'this run': v} for k, v in facts.items()])
 
 # %% ../../nbs/lab/07_report.ipynb #5a9d4a87
