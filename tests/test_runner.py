@@ -26,7 +26,7 @@ from locallearning.core import COLUMNS, InputError, write_atomic
 from locallearning.lab.families import as_config, find_family, read_config, resolve
 from locallearning.lab.reproduction import UNITS
 from locallearning.lab.reproduction import Screen, copy_report, judge_run, passes, status
-from locallearning.lab.units import Unit, UnitError, alive_file, notebook_key, read_times, run_unit, run_unit_process, run_units, timed, unit_process
+from locallearning.lab.units import Unit, UnitError, alive_file, notebook_key, read_json, run_unit, run_unit_process, run_units, timed, unit_process
 
 FOLDER = 'toy/quick-mnist5k-per-class-4-test-40'
 
@@ -181,10 +181,10 @@ def test_a_report_holds_no_path_to_data(ran, toy, tmp_path):
 def test_the_time_of_an_execution_that_was_killed_counts(tmp_path):
     path, code = tmp_path/'t.json', 'import sys,time,pathlib\nfrom locallearning.lab.units import timed\nwith timed(pathlib.Path(sys.argv[1]), tick=.05, notebook="01"): time.sleep(60)'
     process = subprocess.Popen([sys.executable, '-c', code, path], env=environment())
-    wait_for(lambda: read_times(path) and read_times(path)['executions'][0]['seconds'] > .3, 'a while')
+    wait_for(lambda: read_json(path) and read_json(path)['executions'][0]['seconds'] > .3, 'a while')
     process.kill(), process.wait()
     with timed(path, notebook='01'): pass
-    first, second = read_times(path)['executions']
+    first, second = read_json(path)['executions']
     assert first['seconds'] > .3 and not first['ended'] and second['ended']
 
 
@@ -295,7 +295,7 @@ def again(older, *args, **env):
 def test_results_of_older_code_are_used_only_if_asked_for_and_named(older):
     code, out, err = again(older, '--accept-stale')
     assert code == 0 and not lines(older/'log') and 'up to date' not in err, 'executed, but nothing is trained'
-    assert f'stale     2 notebooks used results of older code, which the manifests in {older/FOLDER} name' in out
+    assert f'stale     2 notebooks used results of older code, named by manifests in {older/FOLDER}' in out
     assert json.loads((older/FOLDER/'seed0'/'manifest-01_toy.json').read_text())['stale'] == ['toy']
     assert set(pd.read_csv(older/'report'/FOLDER/'units.csv').stale) == {'toy'}, 'the report takes it from the manifests'
     code, out, err = again(older, '--accept-stale')

@@ -39,7 +39,8 @@ def train(
     model: Annotated[Optional[str], typer.Option(metavar='RECIPE',
         help='default: "SHLP(width=500)"; sizes that the data determine may be left out')] = None,
     loss: Annotated[Optional[str], typer.Option(metavar='RECIPE', help='default: "CrossEntropy()"')] = None,
-    penalty: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE', help='added to the loss; may be repeated')] = None,
+    penalty: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
+        help='added to the loss; may be repeated')] = None,
     constraint: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
         help='applied to the weights after each step; may be repeated')] = None,
     parametrize: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
@@ -47,7 +48,8 @@ def train(
     transform: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
         help='makes of a batch what is trained on; may be repeated, one after the other')] = None,
     optimizer: Annotated[Optional[str], typer.Option(metavar='RECIPE', help='default: "Adam()"')] = None,
-    lr: Annotated[Optional[float], typer.Option(help='learning rate; default: that of the model if it names one, else 0.001')] = None,
+    lr: Annotated[Optional[float], typer.Option(
+        help='learning rate; default: that of the model if it names one, else 0.001')] = None,
     schedule: Annotated[Optional[str], typer.Option(metavar='RECIPE',
         help='learning rate over the epochs, such as "Steps(1e-3, [(10, 1e-4)])"')] = None,
     epochs: Annotated[Optional[int], typer.Option(help='passes over the training images; default: 20')] = None,
@@ -57,7 +59,8 @@ def train(
         help='training images held out to choose the best epoch by: a share or a number, 0 for none; default: 0.1')] = None,
     snapshots: Annotated[Optional[str], typer.Option(metavar='EPOCHS',
         help='epochs before which the weights are saved, such as 0,.125,1,20')] = None,
-    init: Annotated[Optional[str], typer.Option(metavar='CHECKPOINT', help='start from these weights; its model is the default')] = None,
+    init: Annotated[Optional[str], typer.Option(metavar='CHECKPOINT',
+        help='start from these weights; its model is the default')] = None,
     seed: Annotated[Optional[int], typer.Option(help='of the initial weights and every draw; default: 0')] = None,
     device: Annotated[Optional[str], typer.Option(help='auto, cpu, cuda or mps; default: auto')] = None,
     data_root: Annotated[Optional[str], typer.Option(
@@ -72,9 +75,10 @@ def train(
 ):
     "Train a model, and write checkpoints, history, figure and configuration."
     root = data_root and str(Path(data_root).absolute())
-    flags = dict(data=data, model=model, loss=loss, penalties=penalty, constraints=constraint, parametrizations=parametrize,
-                 transforms=transform, optimizer=optimizer, lr=lr, schedule=schedule, epochs=epochs, batch_size=batch_size, clip=clip,
-                 valid=valid, snapshots=parse_epochs(snapshots), init=init, seed=seed, device=device, data_root=root, modules=modules)
+    flags = dict(data=data, model=model, loss=loss, penalties=penalty, constraints=constraint, parametrizations=parametrize)
+    flags |= dict(transforms=transform, optimizer=optimizer, lr=lr, schedule=schedule, epochs=epochs, batch_size=batch_size)
+    flags |= dict(clip=clip, valid=valid, snapshots=parse_epochs(snapshots), init=init, seed=seed)
+    flags |= dict(device=device, data_root=root, modules=modules)
     from locallearning.lab.trainings import place_training
     begin = partial(train_here, partial(place_training, preset or '', out or '', config or '', resume, **flags))
     return train_together(begin) if my_place()[1] > 1 else begin()
@@ -147,7 +151,8 @@ def summary(
     "Say what came out."
     data, folder = done['data'], done['folder']
     held = f'{len(data.valid)} held out' if data.valid else 'none held out, so best is last'
-    rows = dict(model=plan.model, data=f'{plan.data}: {len(data.train)} images to train on, {held}, {len(data.test)} to test')
+    images = f'{len(data.train)} images to train on, {held}, {len(data.test)} to test'
+    rows = dict(model=plan.model, data=f'{plan.data}: {images}')
     told = {k.replace('_', ' '): v for k, v in (done['pretrain'] or {}).items() if v is not None}
     if told: rows['pretrained'] = ', '.join(f'{k} {round_off(v)}' for k, v in told.items())
     rows |= {which: _score(score, plan.epochs) for which, score in done['scores'].items()}
@@ -169,5 +174,6 @@ def round_off(
 
 # %% ../../nbs/command/00_train.ipynb #ec1a00b0
 def _score(score, epochs):
-    held = '' if score['valid_accuracy'] is None else f"{score['valid_accuracy']:.4g} on the images held out, "
-    return f"accuracy {held}{score['test_accuracy']:.4g} on the test images, after {score['epoch'] + 1} of {epochs} epochs"
+    test, held = f"{score['test_accuracy']:.4g} on the test images", score['valid_accuracy']
+    if held is not None: test = f'{held:.4g} on the images held out, {test}'
+    return f"accuracy {test}, after {score['epoch'] + 1} of {epochs} epochs"

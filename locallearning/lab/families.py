@@ -108,8 +108,8 @@ def parameters(
     for stem, path in family.notebooks.items():
         for name, p in notebook_parameters(path).items():
             first = found.setdefault(name, p)
-            check((first.type, first.default) == (p.type, p.default),
-                  f'parameter {name!r} of {stem} is {p}, but another notebook of {family.name} has {first}; make them equal')
+            same = (first.type, first.default) == (p.type, p.default)
+            check(same, f'parameter {name!r} of {stem} is {p}, but another notebook of {family.name} has {first}; make them equal')
     return found
 
 # %% ../../nbs/lab/00_families.ipynb #2c2f1159
@@ -124,7 +124,8 @@ def parse_value(
         except (ValueError, SyntaxError): pass
     types = dict(int=int, float=(int, float), str=str, bool=bool, list=(list, tuple)).get(kind, object)
     fits = isinstance(value, types) and not (isinstance(value, bool) and number)
-    check(fits, f'{parameter.name}={value!r}: a value of type {kind} is needed, such as {parameter.default!r} ({parameter.help})')
+    example = f'{parameter.default!r} ({parameter.help})'
+    check(fits, f'{parameter.name}={value!r}: a value of type {kind} is needed, such as {example}')
     return list(value) if kind == 'list' else value
 
 # %% ../../nbs/lab/00_families.ipynb #bd68157a
@@ -189,18 +190,19 @@ def resolve(
     **more,                     # device, data_root, threads
 )->Config: # checked and complete
     "Turn a request into a configuration; raises `InputError` for unknown profiles, parameters and unfit values."
-    check(profile in family.profiles, f'family {family.name} has no profile {profile!r}; {nearest(profile, family.profiles)}')
+    name, profiles, models = family.name, family.profiles, family.models
+    check(profile in profiles, f'family {name} has no profile {profile!r}; {nearest(profile, profiles)}')
     check(more.get('threads', 0) >= 0, f'threads={more.get("threads")}: a number ≥ 0 is needed, 0 for all cores')
     known = parameters(family)
-    values = {k: v for k, v in family.profiles[profile].items() if k not in ('training', 'seeds')}
-    seeds = family.profiles[profile].get('seeds', [0]) if seeds is None else seeds
+    values = {k: v for k, v in profiles[profile].items() if k not in ('training', 'seeds')}
+    if seeds is None: seeds = profiles[profile].get('seeds', [0])
     hand = dict(sets or {}) | (dict(data=data) if data else {})
     for k in hand: check(k not in RESERVED, f'{k} is not a parameter to be set by hand; use {RESERVED.get(k)}')
-    for k in [*values, *hand]: check(k in known, f'{family.name} has no parameter {k!r}; {nearest(k, known)}')
+    for k in [*values, *hand]: check(k in known, f'{name} has no parameter {k!r}; {nearest(k, known)}')
     hand = {k: parse_value(known[k], v) for k, v in hand.items()}
     path, options = data_path(hand.get('data', ''))
     if path: hand['data'] = f'{path}{options}'
-    for m in hand.get('models', []): check(m in family.models, f'{family.name} has no model {m!r}; {nearest(m, family.models)}')
+    for m in hand.get('models', []): check(m in models, f'{name} has no model {m!r}; {nearest(m, models)}')
     base = {k: p.default for k, p in known.items()} | {k: parse_value(known[k], v) for k, v in values.items()}
     overrides = {k: v for k, v in hand.items() if v != base[k] and k not in ('data', 'models', 'seed')}
     return Config(family, list(stems), profile, base | hand, list(dict.fromkeys(map(int, seeds))), overrides, **more)
@@ -272,9 +274,10 @@ def model_spec(
     def fill(recipe): return repr(complete_recipe(recipe, **known))
     lr = given.get('lr', 1e-3)
     training = {k: given[k] for k in ('epochs', 'batch_size', 'clip') if k in given}
-    training |= dict(penalties=[fill(p) for p in about.get('penalties', [])], opt=fill(about.get('opt', 'Adam()')),
-                     lr=fill(lr) if isinstance(lr, str) else lr)
-    return Spec(key, about.get('label', key), about.get('color', '#444444'), fill(about['model']), training, about.get('kind', ''))
+    training |= dict(penalties=[fill(p) for p in about.get('penalties', [])], opt=fill(about.get('opt', 'Adam()')))
+    training |= dict(lr=fill(lr) if isinstance(lr, str) else lr)
+    shown = dict(label=key, color='#444444', kind='') | {k: about[k] for k in ('label', 'color', 'kind') if k in about}
+    return Spec(key, model=fill(about['model']), training=training, **shown)
 
 # %% ../../nbs/lab/00_families.ipynb #4c707c57
 def space_of(

@@ -13,12 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Iterable
 from tqdm import tqdm
-from fastcore.basics import patch
 from ..core import InputError,check,write_atomic
 from .claims import judge,read_claims
 from .families import Config,Family,data_path,find_family,read_config,resolve,runs_folder,slug
 from .runs import gather_measurements
-from .units import Unit,UnitError,read_manifest,read_times,run_units,share,stale,timed,unit_executor
+from .units import Unit,UnitError,read_json,read_manifest,run_units,share,stale,timed,unit_executor
 
 # %% ../../nbs/lab/06_reproduction.ipynb #fc048ccf
 class Screen:
@@ -42,20 +41,31 @@ class Screen:
     def stop(self):
         self.over.set()
         self.thread.join()
-
-# %% ../../nbs/lab/06_reproduction.ipynb #4fe740ef
-@patch
-def _follow(self:Screen):
-    line = ''
-    with open(self.events, encoding='utf-8') as f:
-        while True:
-            last = self.over.is_set()
-            line += f.readline()
-            if line.endswith('\n'):
-                self._show(_event(line))
-                line = ''
-            elif last: return
-            else: time.sleep(.1)
+    def _follow(self):
+        line = ''
+        with open(self.events, encoding='utf-8') as f:
+            while True:
+                last = self.over.is_set()
+                line += f.readline()
+                if line.endswith('\n'):
+                    self._show(_event(line))
+                    line = ''
+                elif last: return
+                else: time.sleep(.1)
+    def _show(self, event):
+        if 'error' in event: self.error = event
+        elif 'notebook' in event:
+            name = f'seed {event["seed"]} {event["notebook"]}'
+            if event['state'] == 'started':
+                self.started[name] = time.monotonic()
+                self.outer.set_description_str(name)
+                return
+            self.outer.update()
+            took = f'{time.monotonic() - self.started[name]:.0f} s' if name in self.started else 'up to date'
+            if not self.live: print(f'{name}: {took}', file=self.stream, flush=True)
+        elif 'what' in event and self.live:
+            self.inner.total, self.inner.n = event['total'] or event['done'], event['done']
+            self.inner.set_description_str(event['what'])
 
 # %% ../../nbs/lab/06_reproduction.ipynb #38da2e9c
 def _event(line):
@@ -63,25 +73,9 @@ def _event(line):
     except ValueError: event = {}
     return event if isinstance(event, dict) else {}
 
-# %% ../../nbs/lab/06_reproduction.ipynb #bceac9d8
-@patch
-def _show(self:Screen, event):
-    if 'error' in event: self.error = event
-    elif 'notebook' in event:
-        name = f'seed {event["seed"]} {event["notebook"]}'
-        if event['state'] == 'started':
-            self.started[name] = time.monotonic()
-            self.outer.set_description_str(name)
-            return
-        self.outer.update()
-        took = f'{time.monotonic() - self.started[name]:.0f} s' if name in self.started else 'up to date'
-        if not self.live: print(f'{name}: {took}', file=self.stream, flush=True)
-    elif 'what' in event and self.live:
-        self.inner.total, self.inner.n = event['total'] or event['done'], event['done']
-        self.inner.set_description_str(event['what'])
-
 # %% ../../nbs/lab/06_reproduction.ipynb #60fc8293
-UNITS = ('seed', 'models', 'notebook', 'state', 'executions', 'seconds', 'last', 'threads', 'machine', 'commit', 'dirty', 'stale')
+UNITS = ('seed', 'models', 'notebook', 'state', 'executions', 'seconds', 'last', 'threads', 'machine', 'commit', 'dirty',
+         'stale')
 HARDWARE = ('processor', 'cores', 'memory', 'accelerator', 'accelerator_memory', 'machine', 'system', 'versions')
 
 # %% ../../nbs/lab/06_reproduction.ipynb #386ad912
@@ -91,16 +85,17 @@ def unit_rows(
     "How long each notebook of each unit took, where, by which code, and which results of older code it used."
     rows, machines = [], []
     for path in sorted(folder.glob('seed*/times/*.json')):
-        times, seed = read_times(path), path.parents[1]
+        times, seed = read_json(path), path.parents[1]
         took = [e['seconds'] for e in times['executions']]
         done = (seed/'notebooks'/path.name).exists()
         manifest = read_manifest(seed, path.stem, times['notebook'], times.get('chosen', ())) if done else {}
         here = {k: manifest.get(k) for k in HARDWARE}
         if manifest and here not in machines: machines.append(here)
-        row = dict(seed=int(seed.name.removeprefix('seed')), models=' '.join(times['models']) or 'all', notebook=times['notebook'],
-                   state='done' if done else 'not done', executions=len(took), seconds=round(sum(took), 1), last=took[-1])
-        row |= {k: manifest.get(k) for k in UNITS if k not in row}
-        rows.append(row | dict(machine=machines.index(here) if manifest else None, stale=' '.join(manifest.get('stale', []))))
+        row = {k: manifest.get(k) for k in ('threads', 'commit', 'dirty')}
+        row |= dict(seed=int(seed.name.removeprefix('seed')), models=' '.join(times['models']) or 'all', notebook=times['notebook'])
+        row |= dict(state='done' if done else 'not done', executions=len(took), seconds=round(sum(took), 1), last=took[-1])
+        row |= dict(machine=machines.index(here) if manifest else None, stale=' '.join(manifest.get('stale', [])))
+        rows.append(row)
     return rows, machines
 
 # %% ../../nbs/lab/06_reproduction.ipynb #d6ef736c
@@ -113,7 +108,7 @@ def judge_run(
     folder, about = Path(out)/config.folder, config.family.about
     if not about.get('claims'): return None
     seeds = [folder/f'seed{s}' for s in config.seeds]
-    tables = [gather_measurements(seeds, kind).drop_duplicates(ignore_index=True) for kind in ('measurements', 'images')]
+    tables = [gather_measurements(seeds, k).drop_duplicates(ignore_index=True) for k in ('measurements', 'images')]
     verdicts = judge(read_claims(about), *tables, profile=config.profile, data=slug(config.params['data']),
                      changed=tuple(config.overrides))
     write_atomic((target or folder)/'claims.csv', verdicts.to_csv(index=False, lineterminator='\n'))
@@ -126,7 +121,7 @@ def copy_report(
     report:Path,    # folder of reports
     last:bool=True, # judge also if no number changed
 )->Path: # where the tables are now
-    "Copy the small tables of a run to the folder of reports, with verdicts over all its seeds. No path of the machine comes along."
+    "Copy the small tables of a run to the folder of reports, with verdicts over all its seeds and no path of the machine."
     folder, target = Path(out)/config.folder, Path(report)/config.folder
     seeds = sorted(int(p.name.removeprefix('seed')) for p in folder.glob('seed*'))
     whole = replace(config, seeds=sorted({*config.seeds, *seeds}))
@@ -168,8 +163,8 @@ def passes(
     "Split a request into units: first every model by itself, then all together per seed; small profiles need only the latter."
     last = [Unit(config, s, (), out, force) for s in config.seeds]
     if config.profile in SMALL:
-        check(not shard, f'--shard {shard}: profile {config.profile} runs all models at once and has no units to share out; '
-                         'take a larger profile, or --seed')
+        whole = f'profile {config.profile} runs all models at once and has no units to share out'
+        check(not shard, f'--shard {shard}: {whole}; take a larger profile, or --seed')
         return [last]
     models = config.params.get('models') or list(config.family.models)
     first = [Unit(config, s, (m,), out, force) for s in config.seeds for m in models]
@@ -192,10 +187,6 @@ def with_threads(
     "Decide how many threads a unit has."
     return replace(config, threads=1) if (jobs > 1 or scheduler) and not config.threads else config
 
-# %% ../../nbs/lab/06_reproduction.ipynb #08bd8b61
-def _events_folder(out, scheduler):
-    return tempfile.TemporaryDirectory(prefix='.events-', dir=out if scheduler else None, ignore_cleanup_errors=True)
-
 # %% ../../nbs/lab/06_reproduction.ipynb #dea90bdf
 def run_config(
     config:Config,          # resolved request
@@ -206,16 +197,17 @@ def run_config(
     jobs:int=1,             # units at once, on this machine
     scheduler:str='',       # or the address of a Dask scheduler, whose workers see `out` under the same path
     shard:str='',           # 'I/N': only every N-th unit; the rest of the run where they are the last
-)->tuple: # the folder of the configuration; the verdicts; the units of other shares that are still to be run, and no verdicts
-    "Run a configuration, or a share of its units, to the end; raises `InputError` or `RuntimeError` as the notebook did that failed."
+)->tuple: # the folder of the configuration; the verdicts, or None and the units of other shares that are still to be run
+    "Run a configuration, or a share of it, to the end; raises `InputError` or `RuntimeError` as the notebook did that failed."
     out, config = runs_folder(out), with_threads(config, jobs, scheduler)
-    groups, folder = passes(config, str(out), force, shard), out/config.folder
+    groups, folder, left = passes(config, str(out), force, shard), out/config.folder, []
     def copy(last=False):
         if report: copy_report(config, out, report, last)
     write_atomic(folder/'config.json', config.to_json())
     copy()
-    left, total = [], sum(map(len, groups))*len(config.experiments)
-    with (_events_folder(out, scheduler) as d, Screen(f'{d}/events', total, stream) as screen,
+    total = sum(map(len, groups))*len(config.experiments)
+    place = dict(prefix='.events-', dir=out if scheduler else None, ignore_cleanup_errors=True)
+    with (tempfile.TemporaryDirectory(**place) as d, Screen(f'{d}/events', total, stream) as screen,
           unit_executor(jobs, scheduler) as executor):
         try:
             for units in groups:

@@ -10,7 +10,7 @@ import json,os,platform,re,subprocess,sys
 from pathlib import Path
 from typing import Callable
 from fastcore.basics import patch
-from ..core import COLUMNS,check,write_atomic
+from ..core import COLUMNS,check,nearest,write_atomic
 from ..store import Artefact,Store,read_about,read_table
 
 # %% ../../nbs/lab/01_runs.ipynb #5976c462
@@ -52,7 +52,8 @@ def path(self:Run,
     name:str,   # file name
 )->Path: # where the file goes; the folder is made
     "Where a file of this run belongs."
-    check(kind in ('figures', 'models', 'results', 'notebooks'), f'kind {kind!r}: use figures, models, results or notebooks')
+    kinds = 'figures', 'models', 'results', 'notebooks'
+    check(kind in kinds, f'kind {kind!r}: {nearest(kind, kinds)}')
     (self.folder/kind).mkdir(parents=True, exist_ok=True)
     return self.folder/kind/name
 
@@ -75,8 +76,8 @@ def write_measurements(self:Run,
 )->Path: # `results/measurements.csv`, assembled from all parts
     "Write the measurements of one notebook and assemble the table of the run."
     import pandas as pd
-    for r in rows:
-        check(tuple(r) == COLUMNS, f'a measurement has the columns {COLUMNS}, not {tuple(r)}; make it with core.measure')
+    wrong = next((tuple(r) for r in rows if tuple(r) != COLUMNS), '')
+    check(not wrong, f'a measurement has the columns {COLUMNS}, not {wrong}; make it with core.measure')
     self.write_table(f'measurements-{part}', pd.DataFrame(rows, columns=COLUMNS))
     return self.write_table('measurements', gather_measurements([self.folder]))
 
@@ -111,7 +112,8 @@ def code_state()->dict: # commit, dirty
 def processor()->str: # as its maker calls it
     "The name of the CPU."
     if sys.platform == 'darwin':
-        return subprocess.run(['sysctl', '-n', 'machdep.cpu.brand_string'], capture_output=True, text=True).stdout.strip()
+        command = ['sysctl', '-n', 'machdep.cpu.brand_string']
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
     info = Path('/proc/cpuinfo')
     named = re.search(r'^model name\s*:\s*(.+)$', info.read_text(), re.M) if info.exists() else None
     return named[1] if named else platform.processor() or platform.machine()
@@ -133,8 +135,9 @@ def surroundings()->dict: # versions, commit and hardware
     torch, memory = sys.modules.get('torch'), psutil.virtual_memory().total
     versions = dict(locallearning=ll.__version__, python=platform.python_version())
     versions |= {n: version(n) for n in ('torch', 'numpy', 'scipy', 'scikit-learn', 'pandas')}
-    return dict(versions=versions, **code_state(), machine=platform.machine(), system=platform.system(), processor=processor(),
-                cores=os.cpu_count(), memory=round(memory/2**30), threads=torch.get_num_threads() if torch else None, **accelerator())
+    machine = dict(machine=platform.machine(), system=platform.system(), processor=processor(), cores=os.cpu_count())
+    machine |= dict(memory=round(memory/2**30), threads=torch.get_num_threads() if torch else None)
+    return dict(versions=versions) | code_state() | machine | accelerator()
 
 # %% ../../nbs/lab/01_runs.ipynb #f1b7b90a
 @patch

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FLAGS', 'CALLS', 'Plan', 'read_plan', 'check_types', 'plan_folder', 'find_preset', 'preset_fields', 'check_piece',
-           'hold_out', 'Prepared', 'prepare', 'load_data', 'prepare_training', 'resolve_training', 'check_plan',
-           'stored_plan', 'resume_training', 'agreed', 'place_training', 'run_training', 'send_plan', 'assist_training']
+           'hold_out', 'Prepared', 'prepare', 'prepare_training', 'resolve_training', 'check_plan', 'stored_plan',
+           'resume_training', 'agreed', 'place_training', 'run_training', 'send_plan', 'assist_training']
 
 # %% ../../nbs/lab/03_trainings.ipynb #446b6252
 import inspect,json,math
@@ -105,12 +105,11 @@ def preset_fields(
     return rest | dict(model=spec.model, optimizer=spec.training['opt'])
 
 # %% ../../nbs/lab/03_trainings.ipynb #d413c4f9
-FLAGS = dict(preset='the preset', data='--data', model='--model', loss='--loss', penalties='--penalty', constraints='--constraint',
-             parametrizations='--parametrize', transforms='--transform', optimizer='--optimizer', lr='--lr', schedule='--schedule',
-             epochs='--epochs', batch_size='--batch-size', clip='--clip', valid='--valid', snapshots='--snapshots', init='--init',
-             seed='--seed', modules='--import', device='--device', data_root='--data-root')
-CALLS = dict(loss='logits, y', penalties='model, x, y, out', constraints='model', transforms='model, x, y, bounds', optimizer='params',
-             schedule='epoch')
+FLAGS = {k: f'--{k.replace("_", "-")}' for k in [*(f.name for f in fields(Plan)), 'schedule']}
+FLAGS |= dict(preset='the preset', penalties='--penalty', constraints='--constraint', parametrizations='--parametrize',
+              transforms='--transform', modules='--import')
+CALLS = dict(loss='logits, y', penalties='model, x, y, out', constraints='model', transforms='model, x, y, bounds',
+             optimizer='params', schedule='epoch')
 
 # %% ../../nbs/lab/03_trainings.ipynb #7427f7c7
 def check_piece(
@@ -122,9 +121,10 @@ def check_piece(
     "Make a piece; raises `InputError` where it cannot be called as its place demands."
     piece, option = build_recipe(text, modules, **known), f'{FLAGS[place]} {text}'
     call = piece.forward if isinstance(piece, nn.Module) else piece
-    check(callable(call), f'{option} is a {type(piece).__name__}; something that is called as ({CALLS[place]}) is needed')
+    check(callable(call), f'{option} is a {type(piece).__name__}; what is called as ({CALLS[place]}) is needed')
     names = list(inspect.signature(call).parameters)
-    check(names[3:4] != ['eps'], f'{option} is an attack; to train on attacked images write --transform "Adversarial({text}, eps=.1)"')
+    check(names[3:4] != ['eps'], f'{option} is an attack; to train on attacked images write '
+                                 f'--transform "Adversarial({text}, eps=.1)"')
     others = [FLAGS[k] for k, v in CALLS.items() if v.split(', ') == names]
     hint = f'; it belongs to {others[0]}' if others else ''
     right = _takes(call, CALLS[place]) and (not others or FLAGS[place] in others)
@@ -157,20 +157,16 @@ class Prepared(NamedTuple):
 
 # %% ../../nbs/lab/03_trainings.ipynb #0076e006
 def prepare(
-    plan:Plan, # complete, read from a file perhaps
-)->Prepared: # with data and model
-    "Load the data and build the model of a plan; raises `InputError` for what would fail later."
-    net = build_model(plan.model, plan.parametrizations, plan.modules, plan.seed)
-    done = Prepared(plan, net, load_data(plan))
-    check_plan(*done)
-    return done
-
-# %% ../../nbs/lab/03_trainings.ipynb #ea244c2a
-def load_data(
-    plan:Plan, # of a training
-)->Data: # on its device, with images held out
-    "Load what a plan trains on."
-    return hold_out(load(plan.data, plan.data_root or None, pick_device(plan.device)), plan.valid)
+    plan:Plan,              # complete, read from a file perhaps
+    net:nn.Module|None=None,# its model, where it has been built
+    data:Data|None=None,    # its data, where they have been loaded
+)->Prepared: # with all of them
+    "Build the model of a plan and load its data; raises `InputError` for what would fail later."
+    if net is None: net = build_model(plan.model, plan.parametrizations, plan.modules, plan.seed)
+    if data is None: data = load(plan.data, plan.data_root or None, pick_device(plan.device))
+    data = hold_out(data, plan.valid)
+    check_plan(plan, net, data)
+    return Prepared(plan, net, data)
 
 # %% ../../nbs/lab/03_trainings.ipynb #e270af8c
 def prepare_training(
@@ -196,9 +192,7 @@ def prepare_training(
     data = data.in_space(explicit or _space_of(net, plan, family, params))
     plan = replace(plan, data=repr(data), lr=said.get('lr', getattr(net, 'train_lr', 1e-3)),
                    valid=plan.valid if data.valid is None else 0.)
-    done = Prepared(plan, net, hold_out(data, plan.valid))
-    check_plan(*done)
-    return done
+    return prepare(plan, net, data)
 
 # %% ../../nbs/lab/03_trainings.ipynb #2127d8ea
 def resolve_training(
@@ -222,6 +216,7 @@ def _given(flags):
 
 # %% ../../nbs/lab/03_trainings.ipynb #7c21dabd
 def _data_text(text):
+    "The data with an absolute path, and the space if one is written with them."
     path, options = data_path(text)
     text = f'{path}{options}' if path else text
     return text, split_recipe(text)[1].get('space', '')
@@ -258,7 +253,7 @@ def check_plan(
         check(getattr(plan, k) >= least, f'{FLAGS[k]} {getattr(plan, k)}: a whole number ≥ {least} is needed')
     for k in ('lr', 'clip'):
         value = getattr(plan, k)
-        check(isinstance(value, (str, type(None))) or 0 < value < math.inf, f'{FLAGS[k]} {value}: a number > 0 is needed')
+        check(value is None or isinstance(value, str) or 0 < value < math.inf, f'{FLAGS[k]} {value}: a number > 0 is needed')
     for s in plan.snapshots:
         check(0 <= s <= plan.epochs, f'--snapshots: {s:g} is not in 0…{plan.epochs}, the epochs of this training')
     for place in ('penalties', 'constraints', 'transforms'):
@@ -311,8 +306,8 @@ def agreed(
     mine, theirs = asdict(asked), asdict(stored)
     wrong = [k for k in names or mine if mine[k] != theirs[k] and k not in ('device', 'data_root')]
     says = '; '.join(f'{FLAGS[k]}: {_said(theirs[k])} there, {_said(mine[k])} here' for k in wrong)
-    check(not wrong, f'--resume goes on with the training of that folder, which was another one ({says}); '
-                     f'leave out {", ".join(map(FLAGS.get, wrong))}, or train in another folder: --out, from these weights: --init')
+    check(not wrong, f'--resume goes on with the training of that folder, which was another one ({says}); leave out '
+                     f'{", ".join(map(FLAGS.get, wrong))}, or train in another folder: --out, from these weights: --init')
     return replace(stored, device=asked.device, data_root=asked.data_root)
 
 # %% ../../nbs/lab/03_trainings.ipynb #78402bff
@@ -347,17 +342,16 @@ def place_training(
 
 # %% ../../nbs/lab/03_trainings.ipynb #1edfaed7
 def run_training(
-    plan:Plan,      # what to train
-    out:str|Path,   # folder of this training
-    net:nn.Module|None=None, # the model of the plan, untrained; None: it is built here
-    data:Data|None=None,    # from `load_data`; None: they are loaded here
+    plan:Plan,              # what to train
+    out:str|Path,           # folder of this training
+    net:nn.Module|None=None,# from `prepare`; None: it is made here
+    data:Data|None=None,    # likewise
 )->dict: # folder, data, history (table), scores of the best and of the last epoch, what `pretrain` reported
     "Train, or go on; write checkpoints, history, figure, measurements and manifest."
     folder = Path(out).absolute()
     with _claimed(folder, plan):
-        if net is None: net = build_model(plan.model, plan.parametrizations, plan.modules, plan.seed)
+        if net is None or data is None: _, net, data = prepare(plan, net, data)
         if size() > 1: send_plan(plan, net)
-        if data is None: data = load_data(plan)
         store = runs_folder()/'artefacts' if folder.is_relative_to(runs_folder()) else folder/'artefacts'
         run = Run(folder, store, plan.preset.partition('/')[0], plan.seed, data.space, asdict(plan))
         request = _request(plan, data)
@@ -379,11 +373,11 @@ def send_plan(
 
 # %% ../../nbs/lab/03_trainings.ipynb #467d0e9a
 def assist_training():
-    "Be one of the other processes while the first is in `run_training`: take part in the training of the layer, and write nothing."
+    "Take part in the training of the layer, as one of the other processes while the first is in `run_training`; nothing is written."
     plan = Plan(**json.loads(spread()))
     for module in plan.modules: import_user(module)
-    net = build_model(plan.model, plan.parametrizations, plan.modules, plan.seed).to(pick_device(plan.device))
-    net.help_pretrain(load_data(plan), stream(plan.seed, 'pretrain'))
+    _, net, data = prepare(plan)
+    net.to(pick_device(plan.device)).help_pretrain(data, stream(plan.seed, 'pretrain'))
 
 # %% ../../nbs/lab/03_trainings.ipynb #502dfe88
 @contextmanager
@@ -392,7 +386,8 @@ def _claimed(folder, plan):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder/'.lock').touch()
-    except OSError as e: raise InputError(f'cannot write into {folder}: {e.strerror}; choose a folder that is writable') from e
+    except OSError as e:
+        raise InputError(f'cannot write into {folder}: {e.strerror}; choose a folder that is writable') from e
     with locked(folder/'.lock'):
         fresh = not config.exists()
         if not fresh: agreed(read_plan(config), plan)
@@ -413,8 +408,11 @@ def _write(run, plan, data, made):
     if data.valid is None:
         best, last = run.path('models', 'best'), run.path('models', 'last')
         for kind in ('.safetensors', '.json'): write_atomic(best.with_suffix(kind), last.with_suffix(kind).read_bytes())
+    name, rows = plan.preset.partition('/')[2] or plan.model.partition('(')[0], []
     scores = {which: _score(run, which, plan, data, made['history']) for which in ('best', 'last')}
-    rows = [_row(run, plan, k, v, which) for which, score in scores.items() for k, v in score.items() if v is not None]
+    for which, score in scores.items():
+        about = dict(family=run.family, setting=dict(checkpoint=which), space=run.space, seed=run.seed)
+        rows += [measure(name, 'classifier', k, v, **about) for k, v in score.items() if v is not None]
     run.write_table('history', made['history'])
     run.write_measurements('train', rows)
     save_figure(plot_history(made['history']), run.path('figures', 'history'))
@@ -428,9 +426,3 @@ def _score(run, which, plan, data, history):
     held = history.query('split == "valid" and epoch == @epoch').value
     test = accuracy(load_model(path, plan.modules, pick_device(plan.device)), data.test)
     return dict(epoch=epoch, valid_accuracy=held.item() if len(held) else None, test_accuracy=test)
-
-# %% ../../nbs/lab/03_trainings.ipynb #13712315
-def _row(run, plan, quantity, value, which):
-    name = plan.preset.partition('/')[2] or plan.model.partition('(')[0]
-    about = dict(family=run.family, setting=dict(checkpoint=which), space=run.space, seed=run.seed)
-    return measure(name, 'classifier', quantity, value, **about)
