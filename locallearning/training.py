@@ -495,12 +495,14 @@ def train_model(
     device:str='cpu',       # where to compute
     modules:Iterable[str]=(), # further modules whose names the recipes may use
     every:int=1,            # epochs between two saved states
+    net:nn.Module|None=None, # the model of that recipe, untrained, where it has been built already
     run=None,               # keeps what a model's `pretrain` makes
     folder:Path|None=None,  # gets the checkpoint; None: nothing is written
 )->dict: # checkpoint (path), history (table), test_accuracy, recipe, what `pretrain` reported
     "Initialise, pretrain where the model has it, fit, save; this is the `make` of every supervised model."
     check_training(model, data, evals, dict(penalties=penalties, constraints=constraints, parametrizations=parametrizations, transforms=transforms))
-    net = build_model(model, parametrizations, modules, seed).to(pick_device(device))
+    if net is None: net = build_model(model, parametrizations, modules, seed)
+    net = net.to(pick_device(device))
     if init: load_checkpoint(init, net)
     report = net.pretrain(data, run, stream(seed, 'pretrain')) if hasattr(net, 'pretrain') and not init else None
     make = lambda recipes: [build_recipe(r, modules) for r in recipes]

@@ -20,7 +20,7 @@ def call(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv('LOCALLEARNING_EXPERIMENTS', str(TOY))
     monkeypatch.setenv('LOCALLEARNING_RUNS', str(tmp_path/'runs'))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('locallearning.lab.reproduction.execute', lambda units, *a: pytest.fail('a notebook would be executed'))
+    monkeypatch.setattr('locallearning.lab.reproduction.run_units', lambda units, *a: pytest.fail('a notebook would be executed'))
     with in_process(monkeypatch, capsys) as run: yield run
 
 
@@ -110,13 +110,13 @@ def test_without_a_command_the_help_is_shown(call):
 
 
 def test_other_errors_are_exit_code_1(call, monkeypatch):
-    monkeypatch.setattr('locallearning.lab.reproduction.execute', lambda *a: (_ for _ in ()).throw(RuntimeError('the disk is on fire')))
+    monkeypatch.setattr('locallearning.lab.reproduction.run_units', lambda *a: (_ for _ in ()).throw(RuntimeError('the disk is on fire')))
     assert call('reproduce', 'toy') == (1, '', 'failed: the disk is on fire\n')
 
 
 def test_an_interrupt_is_130(call, monkeypatch):
     def interrupt(*a): raise KeyboardInterrupt
-    monkeypatch.setattr('locallearning.lab.reproduction.execute', interrupt)
+    monkeypatch.setattr('locallearning.lab.reproduction.run_units', interrupt)
     code, out, err = call('reproduce', 'toy')
     assert code == 130 and err.strip() == 'interrupted; run the same command again to go on'
 
@@ -224,7 +224,7 @@ def test_a_configuration_comes_back_as_it_was(toy, tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     (dict(family='toi'), "did you mean 'toy'"), (dict(experiments=['02_toy']), "no experiment '02_toy'; did you mean '01_toy'"), (dict(params=dict(widht=3)), "no parameter 'widht'"),
-    (dict(sedes=[1]), 'is no configuration of a run')])
+    (dict(sedes=[1]), 'is not the configuration of a run')])
 def test_a_configuration_that_names_what_does_not_exist_is_refused(toy, tmp_path, change, message):
     config = json.loads(resolve(toy, ['01_toy']).to_json())
     (tmp_path/'c.json').write_text(json.dumps(config | change))
@@ -234,7 +234,7 @@ def test_a_configuration_that_names_what_does_not_exist_is_refused(toy, tmp_path
 def test_a_file_that_is_no_configuration_is_refused(toy, tmp_path):
     for text in ('', '{', '[]', '3', '{}'):
         (tmp_path/'c.json').write_text(text)
-        with pytest.raises(InputError, match='is no configuration of a run'): read_config(tmp_path/'c.json')
+        with pytest.raises(InputError, match='is not the configuration of a run'): read_config(tmp_path/'c.json')
 
 
 def test_results_never_go_into_the_notebooks(monkeypatch, tmp_path):

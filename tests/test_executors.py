@@ -17,10 +17,10 @@ import pytest
 from command import TOY, alive, environment, finish, start, wait_for
 from locallearning.lab import units as unit_module
 from locallearning.core import InputError
-from locallearning.lab.units import connect, ended_with, share, sign_of_life, waiting
-from locallearning.lab.families import find_family, read_config, resolve
-from locallearning.lab.units import UnitError, execute
-from locallearning.lab.reproduction import settle_threads, unfinished
+from locallearning.lab.units import connect, alive_file, ended_without, share, unit_executor
+from locallearning.lab.families import families, find_family, read_config, resolve
+from locallearning.lab.units import UnitError, run_units
+from locallearning.lab.reproduction import unfinished, with_threads
 
 FOLDER = 'toy/cpu-mnist5k-per-class-4-test-40'
 TABLES = ['claims.csv', 'seed0/results/measurements.csv']
@@ -77,29 +77,29 @@ def test_as_many_jobs_as_wanted_give_the_same_tables_even_if_a_unit_is_killed(fa
     code, _, err = finish(process)
     assert code == 0, err
     assert tables(tmp_path) == tables(ran[0])
-    assert read_config(tmp_path/FOLDER/'config.json', family).threads == 1, 'on record'
+    assert read_config(tmp_path/FOLDER/'config.json', families(family)).threads == 1, 'on record'
     assert sorted(re.sub(': .*', '', line) for line in err.splitlines()) == sorted(re.sub(': .*', '', line) for line in ran[2].splitlines()) and len(err.splitlines()) == 3
 
 
 def test_units_share_the_cores_unless_told_otherwise(cpu):
-    threads = lambda config, **how: settle_threads(config, **dict(jobs=1, scheduler='') | how).threads
+    threads = lambda config, **how: with_threads(config, **dict(jobs=1, scheduler='') | how).threads
     assert (threads(cpu), threads(cpu, jobs=2), threads(cpu, scheduler='tcp://a:1')) == (0, 1, 1)
     assert threads(replace(cpu, threads=3), jobs=2) == threads(replace(cpu, threads=3)) == 3
 
 
 def test_a_killed_unit_is_started_once_more_beside_others(monkeypatch, tmp_path):
     ends, started = dict(a=iter(['kill -9 $$', 'exit 0']), b=iter(['sleep .5']), c=iter(['exit 0'])), []
-    def process(unit, events): started.append(unit); return subprocess.Popen(['sh', '-c', next(ends[unit])], stdout=subprocess.PIPE, text=True)
+    def process(unit, events, stale_too): started.append(unit); return subprocess.Popen(['sh', '-c', next(ends[unit])], stdout=subprocess.PIPE, text=True)
     monkeypatch.setattr(unit_module, 'unit_process', process)
-    with waiting(2) as pool: execute([*'abc'], pool, tmp_path/'events')
+    with unit_executor(2) as pool: run_units([*'abc'], pool, tmp_path/'events')
     assert sorted(started) == ['a', 'a', 'b', 'c']
 
 
-def test_a_process_ends_with_the_sign_of_life(tmp_path):
-    here = sign_of_life(tmp_path/'events')
+def test_a_process_ends_with_the_file_that_says_that_the_run_goes_on(tmp_path):
+    here = alive_file(tmp_path/'events')
     here.touch()
     process = subprocess.Popen(['sleep', '60'])
-    with ended_with(here, process):
+    with ended_without(here, process):
         time.sleep(.5)
         assert process.poll() is None
         here.unlink()
@@ -109,8 +109,8 @@ def test_a_process_ends_with_the_sign_of_life(tmp_path):
 def test_a_worker_that_does_not_see_the_folder_is_an_error(tmp_path):
     "As on a machine that does not share it: nothing is run, and that is not taken for success."
     class Elsewhere(ThreadPoolExecutor):
-        def submit(self, fn, unit, events): return super().submit(fn, unit, tmp_path/'other'/'events')
-    with Elsewhere(1) as pool, pytest.raises(UnitError, match='the folder of --out has to be shared'): execute(['a'], pool, tmp_path/'events')
+        def submit(self, fn, unit, events, *more): return super().submit(fn, unit, tmp_path/'other'/'events', *more)
+    with Elsewhere(1) as pool, pytest.raises(UnitError, match='the folder of --out has to be shared'): run_units(['a'], pool, tmp_path/'events')
 
 
 # --- shares

@@ -158,8 +158,8 @@ def test_without_images_to_choose_by_best_is_last(plan, tmp_path):
 
 
 def test_the_config_repeats_the_training(done, tmp_path):
-    plan, folder = place_training(out=str(tmp_path), config=str(done['folder']/'config.json'))
-    run_training(plan, folder)
+    (plan, net, data), folder = place_training(out=str(tmp_path), config=str(done['folder']/'config.json'))
+    run_training(plan, folder, net, data)
     assert (tmp_path/'models'/'last.safetensors').read_bytes() == (done['folder']/'models'/'last.safetensors').read_bytes()
     assert (tmp_path/'results'/'history.csv').read_bytes() == (done['folder']/'results'/'history.csv').read_bytes()
 
@@ -174,6 +174,26 @@ def test_a_checkpoint_names_its_model_for_the_next_training(done, tmp_path):
     with pytest.raises(InputError, match=r"was trained in space|is for images in space 'pixel', --data are in 'lp_unit\(p=3\)'"): resolve_training(data="mnist5k(per_class=6, space='lp_unit(p=3)')", init=str(best))
 
 
+def test_data_are_loaded_once_and_the_model_is_built_once(plan, done, tmp_path, monkeypatch):
+    "From words or a file to a training; the same weights as where the plan alone was known."
+    counts = dict(load=0, build_model=0)
+    def counted(name, real):
+        def call(*args, **kwargs):
+            counts[name] += 1
+            return real(*args, **kwargs)
+        return call
+    for name in counts:
+        call = counted(name, getattr(presets, name))
+        for module in (presets, training): monkeypatch.setattr(module, name, call, raising=False)
+    config = str(done['folder']/'config.json')
+    for i, request in enumerate((dict(data=SMALL, model='SHLP(width=6)', epochs=3, batch_size=20, snapshots=[.5]), dict(config=config))):
+        counts.update(load=0, build_model=0)
+        (same, net, data), folder = place_training(out=str(tmp_path/str(i)), **request)
+        run_training(same, folder, net, data)
+        assert same == plan and counts == dict(load=1, build_model=1)
+        assert (folder/'models'/'last.safetensors').read_bytes() == (done['folder']/'models'/'last.safetensors').read_bytes()
+
+
 # --- the way back
 
 def test_an_occupied_folder_is_not_taken(done):
@@ -182,13 +202,13 @@ def test_an_occupied_folder_is_not_taken(done):
 
 
 def test_resuming_takes_the_same_words_and_no_others(done, plan):
-    assert resume_training(plan) == plan == resume_training(plan, model='SHLP(width=6)', data=SMALL, epochs=3, valid=.1)
-    assert resume_training(plan, device='cpu').device == 'cpu'
+    assert resume_training(plan).plan == plan == resume_training(plan, model='SHLP(width=6)', data=SMALL, epochs=3, valid=.1).plan
+    assert resume_training(plan, device='cpu').plan.device == 'cpu'
     with pytest.raises(InputError, match=r'--epochs: 3 there, 4 here; --lr: 0.001 there, Steps\(0.1\) here\); leave out --epochs, --lr'): resume_training(plan, epochs=4, schedule='Steps(.1)')
     with pytest.raises(InputError, match='the preset: none there, hebbian/bp here'): resume_training(plan, 'hebbian/bp')
     with pytest.raises(InputError, match='--penalty: none there, Lp.* here'): place_training(out=str(done['folder']), resume=True, penalties=['Lp(1e-3)'])
     kh = resolve_training(data=SMALL, model=KH)
-    assert resume_training(kh, data=SMALL) == kh, 'the space that the model asked for is no contradiction'
+    assert resume_training(kh, data=SMALL).plan == kh, 'the space that the model asked for is no contradiction'
 
 
 def test_a_config_and_other_wishes_contradict_each_other(done, tmp_path):

@@ -219,11 +219,11 @@ def test_the_run_is_described(full):
 
 
 def test_stale_results_and_uncommitted_code_are_named(full, tmp_path):
-    for p in full.iterdir(): (tmp_path/p.name).write_text(p.read_text().replace(',False,', ',True,'))
+    for p in full.iterdir(): (tmp_path/p.name).write_text(p.read_text().replace(',False,', ',True,model-kh'))
     config = json.loads((tmp_path/'config.json').read_text())
-    (tmp_path/'config.json').write_text(json.dumps(config | dict(stale=['seed 0 02 kh: model-kh'], overrides=dict(width=5))))
+    (tmp_path/'config.json').write_text(json.dumps(config | dict(overrides=dict(width=5))))
     page = run_table(read_report(tmp_path))
-    assert 'seed 0 02 kh: model-kh' in page and 'with changes that were not committed' in page and '| changed | width=5 |' in page
+    assert '| results of older code | model-kh |' in page and 'with changes that were not committed' in page and '| changed | width=5 |' in page
 
 
 # --- predictions

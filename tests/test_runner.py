@@ -21,14 +21,12 @@ import pandas as pd
 import pytest
 
 from command import TOY, alive, environment, finish, start, tree, wait_for
-from locallearning.lab import reproduction, units
+from locallearning.lab import families as families_module, reproduction, units
 from locallearning.core import COLUMNS, InputError, write_atomic
-from locallearning.lab.units import sign_of_life
-from locallearning.lab.families import find_family, read_config, resolve
+from locallearning.lab.families import as_config, find_family, read_config, resolve
 from locallearning.lab.reproduction import UNITS
-from locallearning.lab.units import read_times, timed
 from locallearning.lab.reproduction import Screen, copy_report, judge_run, passes, status
-from locallearning.lab.units import Unit, UnitError, execute, notebook_key, run_unit, run_unit_process, unit_process
+from locallearning.lab.units import Unit, UnitError, alive_file, notebook_key, read_json, run_unit, run_unit_process, run_units, timed, unit_process
 
 FOLDER = 'toy/quick-mnist5k-per-class-4-test-40'
 
@@ -151,7 +149,7 @@ def test_a_report_gains_the_tables_of_a_unit_when_it_ends(copied, tmp_path, monk
     "Seen in the middle of a run that fails later; and judged by what there is."
     seen = []
     def tables(): return sorted(p.name for p in (tmp_path/'report'/FOLDER).glob('*') if p.name.endswith(('.csv', '.json')))
-    def unit(unit, events):
+    def unit(unit, events, stale_too):
         seen.append(tables())
         if unit.seed == 1: return 1, 'no'
         for part in ('last', 'first'): write_atomic(unit.folder/'results'/f'measurements-01_toy-{part}.csv', ','.join(COLUMNS) + '\nlast,toy,training,accuracy,,pixel,0,0.5,,\n')
@@ -169,24 +167,24 @@ def test_a_report_gains_the_tables_of_a_unit_when_it_ends(copied, tmp_path, monk
 
 def test_a_report_keeps_the_seeds_of_earlier_requests(ran, toy, tmp_path):
     out = shutil.copytree(ran['root']/'a', tmp_path/'a')
-    target = copy_report(resolve(toy, ['01_toy'], seeds=[0], device='cpu'), out/FOLDER, tmp_path/'report')
+    target = copy_report(resolve(toy, ['01_toy'], seeds=[0], device='cpu'), out, tmp_path/'report')
     assert read_config(target/'config.json').seeds == [0, 1] and (target/'claims.csv').read_bytes() == (ran['a']/'claims.csv').read_bytes()
 
 
 def test_a_report_holds_no_path_to_data(ran, toy, tmp_path):
     (tmp_path/'faces.npz').write_bytes(b'1')
     config = resolve(toy, ['01_toy'], data=str(tmp_path/'faces.npz'), device='cpu', data_root=str(tmp_path))
-    written = (copy_report(config, tmp_path/'out'/config.folder, tmp_path/'report')/'config.json').read_text()
+    written = (copy_report(config, tmp_path/'out', tmp_path/'report')/'config.json').read_text()
     assert str(tmp_path) not in written and '"data": "faces-' in written
 
 
 def test_the_time_of_an_execution_that_was_killed_counts(tmp_path):
     path, code = tmp_path/'t.json', 'import sys,time,pathlib\nfrom locallearning.lab.units import timed\nwith timed(pathlib.Path(sys.argv[1]), tick=.05, notebook="01"): time.sleep(60)'
     process = subprocess.Popen([sys.executable, '-c', code, path], env=environment())
-    wait_for(lambda: read_times(path) and read_times(path)['executions'][0]['seconds'] > .3, 'a while')
+    wait_for(lambda: read_json(path) and read_json(path)['executions'][0]['seconds'] > .3, 'a while')
     process.kill(), process.wait()
     with timed(path, notebook='01'): pass
-    first, second = read_times(path)['executions']
+    first, second = read_json(path)['executions']
     assert first['seconds'] > .3 and not first['ended'] and second['ended']
 
 
@@ -210,7 +208,7 @@ def test_list_says_what_is_done_and_what_is_stale_and_why(ran, copied):
 
 # --- what makes a notebook stale
 
-def why(ran): return {reason for _, _, reason in status('toy', str(ran['root']/'a'))}
+def why(ran): return {reason for _, _, reason in status(find_family('toy')[0], str(ran['root']/'a'))}
 
 
 def edit(path, old, new): assert old in path.read_text(); path.write_text(path.read_text().replace(old, new))
@@ -237,14 +235,14 @@ def test_a_changed_module_is_a_reason_also_if_it_only_draws(ran, toy, module, mo
 
 
 def test_modules_that_work_on_results_are_no_reason(toy):
-    key = notebook_key(toy.notebooks['01_toy'], {})
+    key = notebook_key(toy, '01_toy', {})
     assert 'locallearning.figures.plots' in key and not {f'locallearning.{m}' for m in ('lab.claims', 'lab.reproduction', 'command.app')} & set(key)
 
 
 def test_data_that_changed_under_their_path_are_a_reason(tmp_path, toy):
     path = tmp_path/'faces.npz'
     path.write_bytes(b'1')
-    key = lambda data: notebook_key(toy.notebooks['01_toy'], dict(data=data))['data']
+    key = lambda data: notebook_key(toy, '01_toy', dict(data=data))['data']
     before = key(f'{path}(per_class=3)')
     assert before == key(str(path)) != key('mnist5k')
     path.write_bytes(b'22')
@@ -256,18 +254,18 @@ def test_data_that_changed_under_their_path_are_a_reason(tmp_path, toy):
 
 
 def test_where_results_go_is_no_reason(toy):
-    key = lambda **k: notebook_key(toy.notebooks['01_toy'], dict(width=3, out='a', folder='b', threads=1, data_root='c') | k)
+    key = lambda **k: notebook_key(toy, '01_toy', dict(width=3, out='a', folder='b', threads=1, data_root='c') | k)
     assert key() == key(out='x', folder='y', threads=2, data_root='z') != key(width=4)
 
 
 def test_a_configuration_of_a_family_that_changed_is_shown_as_such(ran, copied):
     edit(copied/'01_toy.ipynb', 'fail', 'failure')
-    (name, _, reason), = status('toy', str(ran['root']/'a'))
+    (name, _, reason), = status(find_family('toy')[0], str(ran['root']/'a'))
     assert name == FOLDER[4:] and "no parameter 'fail'; did you mean 'failure'" in reason
 
 
 def test_only_the_own_profile_of_a_family_counts(copied):
-    key = lambda profile: notebook_key(copied/'01_toy.ipynb', dict(profile=profile))['family']
+    key = lambda profile: notebook_key(find_family('toy')[0], '01_toy', dict(profile=profile))['family']
     before = key('quick'), key('large')
     edit(copied/'family.toml', '[profiles.quick]', '[profiles.large]\nepochs = 9\n\n[profiles.quick]')
     assert key('quick') == before[0] and key('large') != before[1]
@@ -296,20 +294,32 @@ def again(older, *args, **env):
 
 def test_results_of_older_code_are_used_only_if_asked_for_and_named(older):
     code, out, err = again(older, '--accept-stale')
-    assert (code, err.splitlines()) == (0, ['seed 0 01_toy: up to date', 'seed 1 01_toy: up to date']), 'only modules changed'
-    assert f'stale     2 results of older code, named in {older/FOLDER/"config.json"}' in out
-    for place in (older, older/'report'): assert read_config(place/FOLDER/'config.json').stale == ['seed 0 01_toy all: notebook', 'seed 1 01_toy all: notebook']
-    edit(older.parent/'families'/'toy'/'01_toy.ipynb', "exp.finish()", "exp.finish( )")
-    code, out, err = again(older, '--accept-stale')
     assert code == 0 and not lines(older/'log') and 'up to date' not in err, 'executed, but nothing is trained'
-    assert set(pd.read_csv(older/'report'/FOLDER/'units.csv').stale) == {'toy'} and json.loads((older/FOLDER/'seed0'/'manifest-01_toy.json').read_text())['stale'] == ['toy']
+    assert f'stale     2 notebooks used results of older code, named by manifests in {older/FOLDER}' in out
+    assert json.loads((older/FOLDER/'seed0'/'manifest-01_toy.json').read_text())['stale'] == ['toy']
+    assert set(pd.read_csv(older/'report'/FOLDER/'units.csv').stale) == {'toy'}, 'the report takes it from the manifests'
+    code, out, err = again(older, '--accept-stale')
+    assert (code, err.splitlines()) == (0, ['seed 0 01_toy: up to date', 'seed 1 01_toy: up to date']), 'accepted again'
     code, out, err = again(older, '--seed', '0')
     assert code == 0 and lines(older/'log') == [f'0 {e}' for e in range(4)] and 'stale' not in out, 'what used them does not count where they are not accepted'
 
 
 def test_other_arguments_are_never_stale(older):
     code, out, err = again(older, '--accept-stale', '--seed', '0', '--set', 'epochs=2')
-    assert code == 0 and lines(older/'log') == ['0 0', '0 1'] and 'stale     0 results' in out
+    assert code == 0 and lines(older/'log') == ['0 0', '0 1'] and 'stale     0 notebooks' in out
+
+
+def test_a_worker_is_told_that_older_results_count(toy, monkeypatch, tmp_path):
+    "Its own environment does not say so."
+    seen = []
+    class Fake:
+        def __init__(self, *a, env, **k): self.stdin = io.StringIO(); seen.append(env.get('LOCALLEARNING_ACCEPT_STALE'))
+    monkeypatch.setattr(subprocess, 'Popen', Fake)
+    for stale_too in (False, True): unit_process(Unit(config(toy), 0, (), '/o'), tmp_path, stale_too)
+    monkeypatch.setattr(units, 'run_unit_process', lambda unit, events, stale_too: (seen.append(stale_too), (0, ''))[1])
+    monkeypatch.setenv('LOCALLEARNING_ACCEPT_STALE', '1')
+    with ThreadPoolExecutor(1) as pool: run_units(['a'], pool, tmp_path/'events')
+    assert seen == [None, '1', True]
 
 
 # --- killed, interrupted, ended
@@ -405,6 +415,23 @@ def test_a_kernel_that_dies_is_said_to_have_died(failed):
 def config(toy, **more): return resolve(toy, ['01_toy'], **dict(profile='quick', seeds=[0], device='cpu') | more)
 
 
+def test_a_family_is_found_once_a_run(toy, monkeypatch, tmp_path):
+    "By the command, and once more by the process of each unit."
+    found, real = [], families_module.families
+    monkeypatch.setattr(families_module, 'families', lambda *a: found.append(1) or real(*a))
+    monkeypatch.setattr(units, 'run_unit_process', lambda unit, events, stale_too: (0, ''))
+    reproduction.reproduce('toy', seeds=[0, 1], out=str(tmp_path), report=str(tmp_path/'report'), device='cpu')
+    assert len(found) == 1
+    unit = json.loads(json.dumps(dict(config=config(toy).plain)))
+    monkeypatch.setattr(units, 'run_notebook', lambda *a: None)
+    assert run_unit(Unit(as_config(unit['config']), 0, (), str(tmp_path))) == 0 and len(found) == 2
+
+
+def test_a_configuration_of_an_older_version_is_read(toy, tmp_path):
+    (tmp_path/'c.json').write_text(json.dumps(config(toy).plain | dict(stale=['seed 0 01_toy all: notebook'])))
+    assert read_config(tmp_path/'c.json') == config(toy)
+
+
 def test_large_profiles_run_model_by_model_first(toy, monkeypatch):
     small = config(toy, seeds=[0, 1])
     assert [[(u.seed, u.models) for u in g] for g in passes(small, '/o', False)] == [[(0, ()), (1, ())]]
@@ -413,7 +440,7 @@ def test_large_profiles_run_model_by_model_first(toy, monkeypatch):
 
 def test_a_unit_passes_every_parameter(toy):
     unit = Unit(config(toy, sets=dict(width='5'), threads=3, data_root='/d'), 7, ('net',), '/o')
-    given = unit.params(toy.notebooks['01_toy'])
+    given = unit.params('01_toy')
     assert given | dict(folder='') == dict(seed=7, models=['net'], data='mnist5k(per_class=4, test=40)', width=5, epochs=4, fail='', profile='quick', device='cpu', threads=3,
                                            data_root='/d', out='/o', folder='')
     assert given['folder'] == str(unit.folder) and unit.folder.name == 'seed7' and re.fullmatch('quick-mnist5k-per-class-4-test-40-[0-9a-f]{6}', unit.folder.parent.name)
@@ -460,7 +487,7 @@ def test_a_notebook_that_fails_is_not_done_any_more(toy, monkeypatch, tmp_path):
 def scripted(monkeypatch, *codes):
     "Units are shell commands that end so."
     script, started = iter(codes), []
-    def process(unit, events):
+    def process(unit, events, stale_too):
         started.append(unit)
         return subprocess.Popen(['sh', '-c', f'echo said; {next(script)}'], stdout=subprocess.PIPE, text=True)
     monkeypatch.setattr(units, 'unit_process', process)
@@ -471,21 +498,21 @@ def scripted(monkeypatch, *codes):
     (['kill -9 $$', 'exit 0'], 0, 2), (['kill -9 $$', 'kill -9 $$'], -9, 2), (['exit 1'], 1, 1), (['kill -2 $$'], -2, 1), (['kill -15 $$'], -15, 1), (['exit 2'], 2, 1)])
 def test_a_unit_that_was_killed_is_started_once_more(monkeypatch, tmp_path, ends, code, times):
     started = scripted(monkeypatch, *ends)
-    alive = sign_of_life(tmp_path/'events')
+    alive = alive_file(tmp_path/'events')
     alive.touch()
     assert run_unit_process('unit', tmp_path/'events') == (code, 'said\n') and len(started) == times and alive.exists() == (code == 0)
 
 
 def test_the_first_failure_ends_the_run(monkeypatch, tmp_path):
     started = scripted(monkeypatch, 'exit 0', 'exit 3', 'exit 0')
-    with ThreadPoolExecutor(1) as pool, pytest.raises(UnitError) as e: execute(['a', 'b', 'c'], pool, tmp_path/'events')
+    with ThreadPoolExecutor(1) as pool, pytest.raises(UnitError) as e: run_units(['a', 'b', 'c'], pool, tmp_path/'events')
     assert e.value.code == 3 and 'said' in str(e.value) and started == ['a', 'b']
 
 
 @pytest.mark.parametrize('ends', [['exit 3', 'exec sleep 60'], ['exec sleep 60', 'exit 3']])
 def test_a_failure_ends_what_runs_beside_it(monkeypatch, tmp_path, ends):
     scripted(monkeypatch, *ends)
-    with ThreadPoolExecutor(2) as pool, pytest.raises(UnitError) as e: execute(['a', 'b'], pool, tmp_path/'events')
+    with ThreadPoolExecutor(2) as pool, pytest.raises(UnitError) as e: run_units(['a', 'b'], pool, tmp_path/'events')
     assert e.value.code == 3, 'the error of the unit that failed, not of the one that was ended'
 
 

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['RESERVED', 'experiments_root', 'Family', 'families', 'find_family', 'Parameter', 'notebook_parameters', 'parameters',
-           'parse_value', 'Config', 'slug', 'folder_name', 'data_path', 'resolve', 'read_config', 'runs_folder', 'Spec',
-           'model_spec', 'space_of']
+           'parse_value', 'Config', 'slug', 'folder_name', 'data_path', 'resolve', 'as_config', 'read_back',
+           'read_config', 'runs_folder', 'Spec', 'model_spec', 'space_of']
 
 # %% ../../nbs/lab/00_families.ipynb #0f2321db
 import ast,hashlib,io,json,os,re,tokenize,tomllib
-from dataclasses import asdict,dataclass,field,replace
+from dataclasses import dataclass,fields,replace
 from pathlib import Path
-from typing import Any,Iterable
+from typing import Any,Callable,Iterable
 import locallearning
 from ..core import InputError,check,nearest
 from ..recipes import complete_recipe
@@ -20,9 +20,11 @@ from ..recipes import complete_recipe
 def experiments_root()->Path: # folder with one folder a family
     "Find the experiment notebooks: LOCALLEARNING_EXPERIMENTS, else those of the checkout, else those of the installed package."
     package, own = Path(locallearning.__file__).parent, os.environ.get('LOCALLEARNING_EXPERIMENTS')
-    check(not own or Path(own).is_dir(), f'LOCALLEARNING_EXPERIMENTS={own}: no such folder; it holds one folder a family, with notebooks and a family.toml')
     checkout = package.parent/'nbs'/'experiments'
-    return Path(own) if own else checkout if checkout.is_dir() else package/'experiments'
+    if not own: return checkout if checkout.is_dir() else package/'experiments'
+    check(Path(own).is_dir(), f'LOCALLEARNING_EXPERIMENTS={own}: no such folder; it holds one folder a family, '
+                              'with notebooks and a family.toml')
+    return Path(own)
 
 # %% ../../nbs/lab/00_families.ipynb #ce7da202
 @dataclass(frozen=True)
@@ -44,8 +46,11 @@ def families(
     root:Path|None=None, # folder with one folder a family
 )->dict[str,Family]: # by name
     "All families there are."
-    tomls = sorted((root or experiments_root()).glob('*/family.toml'))
-    return {t.parent.name: Family(t.parent.name, t.parent, {n.stem: n for n in sorted(t.parent.glob('[0-9]*.ipynb'))}, _read_toml(t)) for t in tomls}
+    found = {}
+    for path in sorted((root or experiments_root()).glob('*/family.toml')):
+        notebooks = {n.stem: n for n in sorted(path.parent.glob('[0-9]*.ipynb'))}
+        found[path.parent.name] = Family(path.parent.name, path.parent, notebooks, _read_toml(path))
+    return found
 
 # %% ../../nbs/lab/00_families.ipynb #37142438
 def _read_toml(path):
@@ -57,15 +62,16 @@ def _read_toml(path):
 # %% ../../nbs/lab/00_families.ipynb #a2416c9d
 def find_family(
     name:str,               # 'hebbian', or 'hebbian/03_perturbations' for one experiment of it
-    root:Path|None=None,    # folder with one folder a family
+    known:dict|None=None,   # families by name; None: those there are
 )->tuple[Family,list[str]]: # the family and the stems of the experiments asked for
     "Find what a person named; raises `InputError` with the nearest name there is."
-    known = families(root)
+    known = families() if known is None else known
     family, _, part = name.partition('/')
     check(family in known, f'no family {family!r}; {nearest(family, known)}')
     stems = list(known[family].notebooks)
-    hits = [s for s in stems if not part or part in (s, s.partition('_')[2], s.partition('_')[0])]
-    check(hits, f'family {family} has no experiment {part!r}; {nearest(part, [*stems, *(s.partition("_")[2] for s in stems)])}')
+    names = {s: s.partition('_')[2] for s in stems}
+    hits = [s for s in stems if not part or part in (s, names[s], s.partition('_')[0])]
+    check(hits, f'family {family} has no experiment {part!r}; {nearest(part, [*stems, *names.values()])}')
     return known[family], hits
 
 # %% ../../nbs/lab/00_families.ipynb #5f08ae6e
@@ -85,21 +91,25 @@ def notebook_parameters(
     cells = json.loads(Path(path).read_text(encoding='utf-8'))['cells']
     source = next((''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', [])), '')
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    words = {t.start[0]: t.string.lstrip('# ') for t in tokens if t.type == tokenize.COMMENT}
-    return {n.target.id: Parameter(n.target.id, ast.unparse(n.annotation), ast.literal_eval(n.value), words.get(n.end_lineno, ''))
-            for n in ast.parse(source).body if isinstance(n, ast.AnnAssign)}
+    help_by_line = {t.start[0]: t.string.lstrip('# ') for t in tokens if t.type == tokenize.COMMENT}
+    found = {}
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.AnnAssign): continue
+        name, kind, default = node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value)
+        found[name] = Parameter(name, kind, default, help_by_line.get(node.end_lineno, ''))
+    return found
 
 # %% ../../nbs/lab/00_families.ipynb #091885e4
 def parameters(
-    family:Family,          # whose notebooks are read
-    stems:Iterable[str]=(), # which of them; () for all
+    family:Family, # whose notebooks are read
 )->dict[str,Parameter]: # all parameters by name
     "The parameters of a family; one that several notebooks have must have the same type and default in all."
     found = {}
-    for stem in stems or family.notebooks:
-        for name, p in notebook_parameters(family.notebooks[stem]).items():
-            check((found.setdefault(name, p).type, found[name].default) == (p.type, p.default),
-                  f'parameter {name!r} of {stem} is {p}, but another notebook of {family.name} has {found[name]}; make them equal')
+    for stem, path in family.notebooks.items():
+        for name, p in notebook_parameters(path).items():
+            first = found.setdefault(name, p)
+            same = (first.type, first.default) == (p.type, p.default)
+            check(same, f'parameter {name!r} of {stem} is {p}, but another notebook of {family.name} has {first}; make them equal')
     return found
 
 # %% ../../nbs/lab/00_families.ipynb #2c2f1159
@@ -108,19 +118,21 @@ def parse_value(
     value,                  # text from the command line, or a value from a file
 ): # the value in the parameter's type
     "Turn text into the type of a parameter."
-    if isinstance(value, str) and parameter.type != 'str':
+    kind, number = parameter.type, parameter.type in ('int', 'float')
+    if isinstance(value, str) and kind != 'str':
         try: value = ast.literal_eval(value)
         except (ValueError, SyntaxError): pass
-    kind = dict(int=int, float=(int, float), str=str, bool=bool, list=(list, tuple)).get(parameter.type, object)
-    fits = isinstance(value, kind) and not (isinstance(value, bool) and parameter.type in ('int', 'float'))
-    check(fits, f'{parameter.name}={value!r}: a value of type {parameter.type} is needed, such as {parameter.default!r} ({parameter.help})')
-    return list(value) if parameter.type == 'list' else value
+    types = dict(int=int, float=(int, float), str=str, bool=bool, list=(list, tuple)).get(kind, object)
+    fits = isinstance(value, types) and not (isinstance(value, bool) and number)
+    example = f'{parameter.default!r} ({parameter.help})'
+    check(fits, f'{parameter.name}={value!r}: a value of type {kind} is needed, such as {example}')
+    return list(value) if kind == 'list' else value
 
 # %% ../../nbs/lab/00_families.ipynb #bd68157a
 @dataclass(frozen=True)
 class Config:
     "A resolved request."
-    family:str              # name of the family
+    family:Family           # whose experiments are run
     experiments:list        # stems of the notebooks, in running order
     profile:str             # name of the profile
     params:dict             # every parameter of the family's notebooks
@@ -129,10 +141,11 @@ class Config:
     device:str = 'auto'     # where to compute
     data_root:str = ''      # folder of the data sets; '' means LOCALLEARNING_DATA or the user's cache
     threads:int = 0         # torch threads per unit; 0: OMP_NUM_THREADS, else all cores
-    stale:list = field(default_factory=list) # of a run that accepted results of older code: their names
     @property
-    def folder(self): return Path(self.family)/folder_name(self.profile, self.params['data'], self.overrides)
-    def to_json(self): return json.dumps(asdict(self), indent=1) + '\n'
+    def folder(self): return Path(self.family.name)/folder_name([self.profile, self.params['data']], self.overrides)
+    @property
+    def plain(self): return {f.name: getattr(self, f.name) for f in fields(self)} | dict(family=self.family.name)
+    def to_json(self): return json.dumps(self.plain, indent=1) + '\n'
 
 # %% ../../nbs/lab/00_families.ipynb #553b1dc5
 def slug(
@@ -145,16 +158,16 @@ def slug(
 
 # %% ../../nbs/lab/00_families.ipynb #25896c6d
 def folder_name(
-    profile:str,        # 'quick'
-    data:str,           # data recipe or path
-    overrides:dict,     # what was set by hand
+    parts:Iterable[str],    # what a person knows it by: profile, data recipe or path
+    about:dict,             # what else decides, plain data; empty: nothing
 )->str: # e.g. 'quick-mnist5k-1a2b3c'
-    "Name the folder of a configuration."
-    tail = f'-{hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:6]}' if overrides else ''
-    return f'{profile}-{slug(data)}{tail}'
+    "Name a folder after what it holds."
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:6]
+    return '-'.join([*map(slug, parts), *([digest] if about else [])])
 
 # %% ../../nbs/lab/00_families.ipynb #8cdeb166
-RESERVED = dict(seed='--seed', profile='--profile', device='--device', threads='--threads', data_root='--data-root', out='--out', folder='--out')
+RESERVED = dict(seed='--seed', profile='--profile', device='--device', threads='--threads', data_root='--data-root',
+                out='--out', folder='--out')
 
 # %% ../../nbs/lab/00_families.ipynb #86a01799
 def data_path(
@@ -177,43 +190,65 @@ def resolve(
     **more,                     # device, data_root, threads
 )->Config: # checked and complete
     "Turn a request into a configuration; raises `InputError` for unknown profiles, parameters and unfit values."
-    check(profile in family.profiles, f'family {family.name} has no profile {profile!r}; {nearest(profile, family.profiles)}')
-    known, values = parameters(family), {k: v for k, v in family.profiles[profile].items() if k != 'training'}
-    chosen = list(dict.fromkeys(int(s) for s in (values.get('seeds', [0]) if seeds is None else seeds)))
-    values.pop('seeds', None)
-    hand = dict(sets or {}) | (dict(data=data) if data else {})
-    for name in hand: check(name not in RESERVED, f'{name} is not a parameter to be set by hand; use {RESERVED.get(name)}')
-    for name in [*values, *hand]: check(name in known, f'{family.name} has no parameter {name!r}; {nearest(name, known)}')
-    hand = {k: parse_value(known[k], v) for k, v in hand.items()}
-    if (path := data_path(hand.get('data', '')))[0]: hand['data'] = f'{path[0]}{path[1]}'
+    name, profiles, models = family.name, family.profiles, family.models
+    check(profile in profiles, f'family {name} has no profile {profile!r}; {nearest(profile, profiles)}')
     check(more.get('threads', 0) >= 0, f'threads={more.get("threads")}: a number ≥ 0 is needed, 0 for all cores')
+    known = parameters(family)
+    values = {k: v for k, v in profiles[profile].items() if k not in ('training', 'seeds')}
+    if seeds is None: seeds = profiles[profile].get('seeds', [0])
+    hand = dict(sets or {}) | (dict(data=data) if data else {})
+    for k in hand: check(k not in RESERVED, f'{k} is not a parameter to be set by hand; use {RESERVED.get(k)}')
+    for k in [*values, *hand]: check(k in known, f'{name} has no parameter {k!r}; {nearest(k, known)}')
+    hand = {k: parse_value(known[k], v) for k, v in hand.items()}
+    path, options = data_path(hand.get('data', ''))
+    if path: hand['data'] = f'{path}{options}'
+    for m in hand.get('models', []): check(m in models, f'{name} has no model {m!r}; {nearest(m, models)}')
     base = {k: p.default for k, p in known.items()} | {k: parse_value(known[k], v) for k, v in values.items()}
-    for m in hand.get('models', []): check(m in family.models, f'{family.name} has no model {m!r}; {nearest(m, family.models)}')
     overrides = {k: v for k, v in hand.items() if v != base[k] and k not in ('data', 'models', 'seed')}
-    return Config(family.name, list(stems), profile, base | hand, chosen, overrides, **more)
+    return Config(family, list(stems), profile, base | hand, list(dict.fromkeys(map(int, seeds))), overrides, **more)
 
 # %% ../../nbs/lab/00_families.ipynb #a4a9fe82
+def as_config(
+    plain:dict,             # `Config.plain`, perhaps written when there were other fields
+    known:dict|None=None,   # families by name; None: those there are
+)->Config: # with the default of each parameter that is new
+    "Make a configuration of plain data; raises `InputError` for what does not exist (any more)."
+    config = Config(**{k: v for k, v in plain.items() if k != 'stale'})
+    family, _ = find_family(config.family, known)
+    params = parameters(family)
+    for s in config.experiments:
+        check(s in family.notebooks, f'family {family.name} has no experiment {s!r}; {nearest(s, family.notebooks)}')
+    for k in config.params: check(k in params, f'{family.name} has no parameter {k!r}; {nearest(k, params)}')
+    return replace(config, family=family, params={k: p.default for k, p in params.items()} | config.params)
+
+# %% ../../nbs/lab/00_families.ipynb #5609b8e8
+def read_back(
+    path:str|Path,  # a `config.json` beside results
+    what:str,       # what it configures: a run or a training
+    make:Callable,  # of the plain data
+): # what `make` returned
+    "Read a configuration; raises `InputError` where there is none, or something else."
+    check(Path(path).is_file(), f'no configuration at {path}; each {what} writes its own as config.json')
+    try: return make(json.loads(Path(path).read_text(encoding='utf-8')))
+    except InputError as e: raise InputError(f'{path}: {e}') from None
+    except (AttributeError, TypeError, ValueError) as e:
+        raise InputError(f'{path} is not the configuration of a {what}: {e}') from None
+
+# %% ../../nbs/lab/00_families.ipynb #987ab9e8
 def read_config(
     path:str|Path,          # a `config.json` beside results
-    root:Path|None=None,    # folder with one folder a family
+    known:dict|None=None,   # families by name; None: those there are
 )->Config: # as it was
-    "Read a configuration back; raises `InputError` where it is not one, or names what does not exist."
-    check(Path(path).is_file(), f'no configuration at {path}; each run writes its own as config.json')
-    try: config = Config(**json.loads(Path(path).read_text(encoding='utf-8')))
-    except (TypeError, ValueError) as e: raise InputError(f'{path} is no configuration of a run: {e}') from None
-    family, _ = find_family(config.family, root)
-    known = parameters(family)
-    for s in config.experiments: check(s in family.notebooks, f'{path}: family {family.name} has no experiment {s!r}; {nearest(s, family.notebooks)}')
-    for k in config.params: check(k in known, f'{path}: {family.name} has no parameter {k!r}; {nearest(k, known)}')
-    return replace(config, params={k: p.default for k, p in known.items()} | config.params)
+    "Read the configuration of a run."
+    return read_back(path, 'run', lambda plain: as_config(plain, known))
 
 # %% ../../nbs/lab/00_families.ipynb #efec150c
 def runs_folder(
     out:str='', # what was asked for; '' for the default
 )->Path: # absolute
     "Where results go: `out`, else LOCALLEARNING_RUNS, else `runs` beside the nearest settings.ini, else `./runs`."
-    if out or os.environ.get('LOCALLEARNING_RUNS'): return Path(out or os.environ['LOCALLEARNING_RUNS']).absolute()
-    here = Path.cwd()
+    asked, here = out or os.environ.get('LOCALLEARNING_RUNS'), Path.cwd()
+    if asked: return Path(asked).absolute()
     return next((p for p in [here, *here.parents] if (p/'settings.ini').exists()), here)/'runs'
 
 # %% ../../nbs/lab/00_families.ipynb #e925d13b
@@ -235,12 +270,14 @@ def model_spec(
     sizes:dict,     # what the data determine: in_features, classes
 )->Spec: # completed
     "Complete the recipes of a model."
-    known = sizes | params
-    fill = lambda recipe: repr(complete_recipe(recipe, **known))
-    lr = about.get('lr', params.get('lr', 1e-3))
-    training = {k: about[k] if k in about else params[k] for k in ('epochs', 'batch_size', 'clip') if k in about or k in params}
-    training |= dict(penalties=[fill(p) for p in about.get('penalties', [])], opt=fill(about.get('opt', 'Adam()')), lr=fill(lr) if isinstance(lr, str) else lr)
-    return Spec(key, about.get('label', key), about.get('color', '#444444'), fill(about['model']), training, about.get('kind', ''))
+    known, given = sizes | params, params | about
+    def fill(recipe): return repr(complete_recipe(recipe, **known))
+    lr = given.get('lr', 1e-3)
+    training = {k: given[k] for k in ('epochs', 'batch_size', 'clip') if k in given}
+    training |= dict(penalties=[fill(p) for p in about.get('penalties', [])], opt=fill(about.get('opt', 'Adam()')))
+    training |= dict(lr=fill(lr) if isinstance(lr, str) else lr)
+    shown = dict(label=key, color='#444444', kind='') | {k: about[k] for k in ('label', 'color', 'kind') if k in about}
+    return Spec(key, model=fill(about['model']), training=training, **shown)
 
 # %% ../../nbs/lab/00_families.ipynb #4c707c57
 def space_of(
@@ -250,5 +287,5 @@ def space_of(
     "The space of the images that the models of a family see."
     recipe = family.about['family'].get('space')
     if recipe is None: return {}
-    if recipe == 'lp_unit': recipe = f'LpUnit({"p=" + str(params["p"]) if "p" in params else ""})'
+    if recipe == 'lp_unit': recipe = f'LpUnit(p={params["p"]})' if 'p' in params else 'LpUnit()'
     return dict(space='lp_unit', **complete_recipe(recipe).kwargs)

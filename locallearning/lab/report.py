@@ -28,7 +28,7 @@ from ..figures.seeds import Range
 class Report:
     "The small tables of one configuration."
     family:Family               # whose experiments they are
-    config:dict                 # profile, params, seeds, overrides, stale
+    config:dict                 # profile, params, seeds, overrides
     measurements:pd.DataFrame   # one row a number, of all seeds; `keys` is the setting as a dict
     claims:pd.DataFrame         # one row a claim
     units:pd.DataFrame          # one row a notebook: times

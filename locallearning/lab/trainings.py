@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['FLAGS', 'CALLS', 'Plan', 'read_plan', 'check_types', 'plan_folder', 'find_preset', 'preset_fields', 'check_piece',
-           'hold_out', 'resolve_training', 'check_plan', 'stored_plan', 'resume_training', 'agreed', 'place_training',
-           'run_training', 'call_help', 'help_training']
+           'hold_out', 'Prepared', 'prepare', 'prepare_training', 'resolve_training', 'check_plan', 'stored_plan',
+           'resume_training', 'agreed', 'place_training', 'run_training', 'send_plan', 'assist_training']
 
 # %% ../../nbs/lab/03_trainings.ipynb #446b6252
-import hashlib,inspect,json,math
+import inspect,json,math
 from contextlib import contextmanager
 from dataclasses import asdict,dataclass,field,fields,replace
 from pathlib import Path
+from typing import NamedTuple
 import pandas as pd
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ from ..figures.plots import plot_history
 from ..data import Data,load,subset,split_recipe
 from ..training import accuracy,build_model,check_fits,train_model
 from ..processes import size,spread
-from .families import data_path,families,model_spec,resolve,runs_folder,slug,space_of
+from .families import data_path,families,folder_name,model_spec,read_back,resolve,runs_folder,space_of
 
 # %% ../../nbs/lab/03_trainings.ipynb #87eaf6c6
 @dataclass(frozen=True)
@@ -58,21 +59,17 @@ def read_plan(
     path:str|Path, # a `config.json` that `train` wrote
 )->Plan: # as it was
     "Read a plan; raises `InputError` where there is none, or something else."
-    check(Path(path).is_file(), f'no configuration at {path}; each training writes its own as config.json')
-    try: plan = Plan(**json.loads(Path(path).read_text(encoding='utf-8')))
-    except (TypeError, ValueError) as e: raise InputError(f'{path} is no configuration of a training: {e}') from None
-    return check_types(plan, f'{path}: ')
+    return read_back(path, 'training', lambda plain: check_types(Plan(**plain)))
 
 # %% ../../nbs/lab/03_trainings.ipynb #5b5b4c05
 def check_types(
-    plan:Plan,      # made of what somebody wrote
-    where:str='',   # begins the message
+    plan:Plan, # made of what somebody wrote
 )->Plan: # itself
     "Raise `InputError` where a field of a plan holds something of another type."
     for f in fields(Plan):
         value, kind = getattr(plan, f.name), getattr(f.type, '__name__', str(f.type).replace('|', 'or'))
         right = isinstance(value, f.type) or 'float' in kind and isinstance(value, int)
-        check(right and not isinstance(value, bool), f'{where}{f.name} is {value!r}; a value of type {kind} is needed')
+        check(right and not isinstance(value, bool), f'{f.name} is {value!r}; a value of type {kind} is needed')
     return plan
 
 # %% ../../nbs/lab/03_trainings.ipynb #599f1794
@@ -81,8 +78,8 @@ def plan_folder(
 )->Path: # below the folder of all runs, e.g. train/shlp-mnist5k-1a2b3c
     "Name the folder of a training."
     about = {k: v for k, v in asdict(plan).items() if k not in ('device', 'data_root')}
-    name = slug(plan.preset.replace('/', '-') or plan.model.partition('(')[0].lower())
-    return runs_folder()/'train'/f'{name}-{slug(split_recipe(plan.data)[0])}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:6]}'
+    name = plan.preset.replace('/', '-') or plan.model.partition('(')[0].lower()
+    return runs_folder()/'train'/folder_name([name, split_recipe(plan.data)[0]], about)
 
 # %% ../../nbs/lab/03_trainings.ipynb #0c08a721
 def find_preset(
@@ -102,17 +99,17 @@ def preset_fields(
     sizes:dict,     # what the data determine
 )->dict: # fields of a `Plan`
     "Complete what a family says of one of its models."
-    spec = model_spec(key, family.models[key] | family.profiles['paper'].get('training', {}).get(key, {}), params, sizes)
+    published = family.profiles['paper'].get('training', {}).get(key, {})
+    spec = model_spec(key, family.models[key] | published, params, sizes)
     rest = {k: v for k, v in spec.training.items() if k != 'opt'}
     return rest | dict(model=spec.model, optimizer=spec.training['opt'])
 
 # %% ../../nbs/lab/03_trainings.ipynb #d413c4f9
-FLAGS = dict(preset='the preset', data='--data', model='--model', loss='--loss', penalties='--penalty', constraints='--constraint',
-             parametrizations='--parametrize', transforms='--transform', optimizer='--optimizer', lr='--lr', schedule='--schedule',
-             epochs='--epochs', batch_size='--batch-size', clip='--clip', valid='--valid', snapshots='--snapshots', init='--init',
-             seed='--seed', modules='--import', device='--device', data_root='--data-root')
-CALLS = dict(loss='logits, y', penalties='model, x, y, out', constraints='model', transforms='model, x, y, bounds', optimizer='params',
-             schedule='epoch')
+FLAGS = {k: f'--{k.replace("_", "-")}' for k in [*(f.name for f in fields(Plan)), 'schedule']}
+FLAGS |= dict(preset='the preset', penalties='--penalty', constraints='--constraint', parametrizations='--parametrize',
+              transforms='--transform', modules='--import')
+CALLS = dict(loss='logits, y', penalties='model, x, y, out', constraints='model', transforms='model, x, y, bounds',
+             optimizer='params', schedule='epoch')
 
 # %% ../../nbs/lab/03_trainings.ipynb #7427f7c7
 def check_piece(
@@ -122,25 +119,22 @@ def check_piece(
     **known,        # values that the recipe may leave out
 ): # the piece
     "Make a piece; raises `InputError` where it cannot be called as its place demands."
-    piece, says = build_recipe(text, modules, **known), f'{FLAGS[place]} {text}'
+    piece, option = build_recipe(text, modules, **known), f'{FLAGS[place]} {text}'
     call = piece.forward if isinstance(piece, nn.Module) else piece
-    check(callable(call), f'{says} is a {type(piece).__name__}; something that is called as ({CALLS[place]}) is needed')
+    check(callable(call), f'{option} is a {type(piece).__name__}; what is called as ({CALLS[place]}) is needed')
     names = list(inspect.signature(call).parameters)
-    check(names[3:4] != ['eps'], f'{says} is an attack; to train on attacked images write --transform "Adversarial({text}, eps=.1)"')
-    check(_takes(call, CALLS[place]), f'{says} is called as ({", ".join(names)}), not as ({CALLS[place]}){_meant(names)}')
+    check(names[3:4] != ['eps'], f'{option} is an attack; to train on attacked images write '
+                                 f'--transform "Adversarial({text}, eps=.1)"')
+    others = [FLAGS[k] for k, v in CALLS.items() if v.split(', ') == names]
+    hint = f'; it belongs to {others[0]}' if others else ''
+    right = _takes(call, CALLS[place]) and (not others or FLAGS[place] in others)
+    check(right, f'{option} is called as ({", ".join(names)}), not as ({CALLS[place]}){hint}')
     return piece
 
 # %% ../../nbs/lab/03_trainings.ipynb #a882c9a2
 def _takes(call, words):
-    names = list(inspect.signature(call).parameters)
-    if names != words.split(', ') and _meant(names): return False
     try: return bool(inspect.signature(call).bind(*words.split(', ')))
     except TypeError: return False
-
-# %% ../../nbs/lab/03_trainings.ipynb #f3e6072c
-def _meant(names):
-    places = [FLAGS[k] for k, v in CALLS.items() if v.split(', ') == names]
-    return f'; it belongs to {places[0]}' if places else ''
 
 # %% ../../nbs/lab/03_trainings.ipynb #330dc37a
 def hold_out(
@@ -150,31 +144,63 @@ def hold_out(
     "Hold out training images to choose by, the same ones at every call."
     if data.valid is not None or valid == 0: return data
     n = round(valid*len(data.train)) if 0 < valid < 1 else valid
-    check(n == int(n) and 1 <= n < len(data.train),
-          f'--valid {valid:g} of {len(data.train)} training images; a share below 1 or a number of them is needed, 0 for none')
+    check(n == int(n) and 1 <= n < len(data.train), f'--valid {valid:g} of {len(data.train)} training images; '
+                                                    'a share below 1 or a number of them is needed, 0 for none')
     return subset(data, val=int(n))
 
+# %% ../../nbs/lab/03_trainings.ipynb #65d27e14
+class Prepared(NamedTuple):
+    "A plan, and what was made to check it."
+    plan:Plan                   # what to train
+    net:nn.Module|None = None   # its model, untrained; None: not built yet
+    data:Data|None = None       # in its space and on its device, with images held out; None: not loaded yet
+
+# %% ../../nbs/lab/03_trainings.ipynb #0076e006
+def prepare(
+    plan:Plan,              # complete, read from a file perhaps
+    net:nn.Module|None=None,# its model, where it has been built
+    data:Data|None=None,    # its data, where they have been loaded
+)->Prepared: # with all of them
+    "Build the model of a plan and load its data; raises `InputError` for what would fail later."
+    if net is None: net = build_model(plan.model, plan.parametrizations, plan.modules, plan.seed)
+    if data is None: data = load(plan.data, plan.data_root or None, pick_device(plan.device))
+    data = hold_out(data, plan.valid)
+    check_plan(plan, net, data)
+    return Prepared(plan, net, data)
+
 # %% ../../nbs/lab/03_trainings.ipynb #e270af8c
+def prepare_training(
+    preset:str='',  # FAMILY/MODEL, or nothing
+    **flags,        # fields of `Plan`, or `schedule`; None: not asked for
+)->Prepared: # with data and model
+    "Turn a request into a plan; raises `InputError` for everything that would fail later."
+    given = _given(flags)
+    modules = given.get('modules', [])
+    for m in modules: import_user(m)
+    family, key, params = find_preset(preset) if preset else (None, '', {})
+    text, explicit = _data_text(given.get('data', params.get('data', 'mnist5k')))
+    data = load(text, given.get('data_root') or None, given.get('device', 'auto'))
+    sizes = dict(in_features=math.prod(data.shape), classes=len(data.classes))
+    if len(data.shape) == 3: sizes['in_channels'] = data.shape[0]
+    if preset:
+        params |= {k: given[k] for k in ('epochs', 'batch_size') if k in given}
+        said = preset_fields(family, key, params, sizes)
+    else: said = dict(model=_completed('model', 'SHLP(width=500)', modules, sizes)) | _of_checkpoint(given, modules)
+    said |= {k: _completed(k, v, modules, sizes) for k, v in given.items()}
+    plan = check_types(Plan(**said | dict(preset=preset, data=text)))
+    net = build_model(plan.model, plan.parametrizations, modules, plan.seed)
+    data = data.in_space(explicit or _space_of(net, plan, family, params))
+    plan = replace(plan, data=repr(data), lr=said.get('lr', getattr(net, 'train_lr', 1e-3)),
+                   valid=plan.valid if data.valid is None else 0.)
+    return prepare(plan, net, data)
+
+# %% ../../nbs/lab/03_trainings.ipynb #2127d8ea
 def resolve_training(
     preset:str='',  # FAMILY/MODEL, or nothing
     **flags,        # fields of `Plan`, or `schedule`; None: not asked for
 )->Plan: # complete and checked
     "Turn a request into a plan; raises `InputError` for everything that would fail later."
-    given = _given(flags)
-    modules, root = [o for o in given.get('modules', []) if import_user(o)], given.get('data_root', '')
-    family, key, params = find_preset(preset) if preset else (None, '', {})
-    text, explicit = _data_text(given.get('data', params.get('data', 'mnist5k')))
-    data = load(text, root or None)
-    sizes = dict(in_features=math.prod(data.shape), classes=len(data.classes))
-    if len(data.shape) == 3: sizes['in_channels'] = data.shape[0]
-    said = preset_fields(family, key, params | _only(given, 'epochs', 'batch_size'), sizes) if preset else _of_checkpoint(given, modules)
-    said |= {k: _completed(k, v, modules, sizes) for k, v in given.items()}
-    plan = check_types(Plan(**dict(model=_completed('model', 'SHLP(width=500)', modules, sizes)) | said | dict(preset=preset, data=text)))
-    net = build_model(plan.model, plan.parametrizations, modules, plan.seed)
-    data = data.in_space(explicit or _space_of(net, plan, family, params))
-    plan = replace(plan, data=repr(data), lr=said.get('lr', getattr(net, 'train_lr', 1e-3)), valid=plan.valid if data.valid is None else 0.)
-    check_plan(plan, net, data)
-    return plan
+    return prepare_training(preset, **flags).plan
 
 # %% ../../nbs/lab/03_trainings.ipynb #96752617
 def _given(flags):
@@ -183,17 +209,14 @@ def _given(flags):
     both = {'lr', 'schedule'} <= given.keys()
     check(not both, f'--lr {given.get("lr")} and --schedule {given.get("schedule")} contradict each other; '
                     'give one of them, a schedule has its own lr')
-    if given.get('init'): given['init'] = str(_checkpoint(Path(given['init'])))
+    if given.get('init'):
+        path = Path(given['init'])
+        given['init'] = str((path/'models'/'best.safetensors' if path.is_dir() else path).absolute())
     return {'lr' if k == 'schedule' else k: v for k, v in given.items()}
-
-# %% ../../nbs/lab/03_trainings.ipynb #6b0fb334
-def _checkpoint(path): return (path/'models'/'best.safetensors' if path.is_dir() else path).absolute()
-
-# %% ../../nbs/lab/03_trainings.ipynb #7e4630f2
-def _only(given, *names): return {k: given[k] for k in names if k in given}
 
 # %% ../../nbs/lab/03_trainings.ipynb #7c21dabd
 def _data_text(text):
+    "The data with an absolute path, and the space if one is written with them."
     path, options = data_path(text)
     text = f'{path}{options}' if path else text
     return text, split_recipe(text)[1].get('space', '')
@@ -223,30 +246,26 @@ def _space_of(net, plan, family, params):
 def check_plan(
     plan:Plan,      # what is to be trained
     net:nn.Module,  # its model, untrained
-    data:Data,      # in its space
+    data:Data,      # in its space, with images held out
 ):
     "Raise `InputError` for what would fail in the middle of a training, or silently do nothing."
-    pick_device(plan.device)
     for k, least in dict(epochs=1, batch_size=1, seed=0).items():
         check(getattr(plan, k) >= least, f'{FLAGS[k]} {getattr(plan, k)}: a whole number ≥ {least} is needed')
     for k in ('lr', 'clip'):
-        check(isinstance(v := getattr(plan, k), (str, type(None))) or 0 < v < math.inf, f'{FLAGS[k]} {v}: a number > 0 is needed')
-    for s in plan.snapshots: check(0 <= s <= plan.epochs, f'--snapshots: {s:g} is not in 0…{plan.epochs}, the epochs of this training')
-    for place in ('penalties', 'constraints', 'transforms'): [check_piece(place, p, plan.modules) for p in getattr(plan, place)]
+        value = getattr(plan, k)
+        check(value is None or isinstance(value, str) or 0 < value < math.inf, f'{FLAGS[k]} {value}: a number > 0 is needed')
+    for s in plan.snapshots:
+        check(0 <= s <= plan.epochs, f'--snapshots: {s:g} is not in 0…{plan.epochs}, the epochs of this training')
+    for place in ('penalties', 'constraints', 'transforms'):
+        for piece in getattr(plan, place): check_piece(place, piece, plan.modules)
     check(_optimizes(check_piece('optimizer', plan.optimizer, plan.modules)),
           f'--optimizer {plan.optimizer} makes no optimizer of parameters; one such as Adam() is needed')
     if isinstance(plan.lr, str): check_piece('schedule', plan.lr, plan.modules, epochs=plan.epochs)
-    check_fits(net, hold_out(data, plan.valid).train, check_piece('loss', plan.loss, plan.modules))
+    check_fits(net, data.train, check_piece('loss', plan.loss, plan.modules))
     space = load_checkpoint(plan.init, net)['about']['space'] if plan.init else getattr(net, 'needs_space', data.space)
     which = f'--init {plan.init}' if plan.init else plan.model
-    check(space == data.space, f'{which} is for images in space {space!r}, --data are in {data.space!r}; leave the space out of --data')
-
-# %% ../../nbs/lab/03_trainings.ipynb #b39b0055
-def _checked(plan):
-    "The plan itself, which was read from a file; raises `InputError` where it cannot be carried out."
-    net = build_model(plan.model, plan.parametrizations, plan.modules, plan.seed)
-    check_plan(plan, net, load(plan.data, plan.data_root or None))
-    return plan
+    check(space == data.space, f'{which} is for images in space {space!r}, --data are in {data.space!r}; '
+                               'leave the space out of --data')
 
 # %% ../../nbs/lab/03_trainings.ipynb #7365d119
 def _optimizes(piece):
@@ -269,28 +288,32 @@ def resume_training(
     stored:Plan,    # what the folder holds
     preset:str='',  # what was asked for besides
     **flags,        # likewise
-)->Plan: # the stored plan, perhaps on another device
-    "Go on with a stored plan; raises `InputError` for wishes that contradict it, and names them."
+)->Prepared: # the stored plan, perhaps on another device
+    "Go on with a stored plan; raises `InputError` for requests that contradict it, and names them."
     given = _given(flags)
-    if not given and preset in ('', stored.preset): return stored
-    asked = resolve_training(**_given({k: v for k, v in asdict(stored).items() if k != 'preset'} | given))
-    return agreed(stored, replace(asked, preset=preset or stored.preset), ['preset', *given])
+    if not given and preset in ('', stored.preset): return Prepared(stored)
+    asked = prepare_training(**_given({k: v for k, v in asdict(stored).items() if k != 'preset'} | given))
+    plan = replace(asked.plan, preset=preset or stored.preset)
+    return asked._replace(plan=agreed(stored, plan, ['preset', *given]))
 
 # %% ../../nbs/lab/03_trainings.ipynb #13630c09
 def agreed(
     stored:Plan,    # what a folder holds
     asked:Plan,     # what was asked for
-    names,          # fields that were asked for
+    names=(),       # fields that were asked for; (): all
 )->Plan: # the stored one, on the device that was asked for
     "Raise `InputError` unless two plans agree in these fields, but for where they are computed."
-    wrong = {k: getattr(stored, k) for k in names if getattr(asked, k) != getattr(stored, k) and k not in ('device', 'data_root')}
-    says = '; '.join(f'{FLAGS[k]}: {_said(v)} there, {_said(getattr(asked, k))} here' for k, v in wrong.items())
-    check(not wrong, f'--resume goes on with the training of that folder, which was another one ({says}); '
-                     f'leave out {", ".join(map(FLAGS.get, wrong))}, or train in another folder: --out, from these weights: --init')
+    mine, theirs = asdict(asked), asdict(stored)
+    wrong = [k for k in names or mine if mine[k] != theirs[k] and k not in ('device', 'data_root')]
+    says = '; '.join(f'{FLAGS[k]}: {_said(theirs[k])} there, {_said(mine[k])} here' for k in wrong)
+    check(not wrong, f'--resume goes on with the training of that folder, which was another one ({says}); leave out '
+                     f'{", ".join(map(FLAGS.get, wrong))}, or train in another folder: --out, from these weights: --init')
     return replace(stored, device=asked.device, data_root=asked.data_root)
 
 # %% ../../nbs/lab/03_trainings.ipynb #78402bff
-def _said(value): return ' '.join(map(str, value)) or 'none' if isinstance(value, list) else 'none' if value in ('', None) else str(value)
+def _said(value):
+    if isinstance(value, list): value = ' '.join(map(str, value))
+    return 'none' if value in ('', None) else str(value)
 
 # %% ../../nbs/lab/03_trainings.ipynb #dad51da5
 def place_training(
@@ -299,67 +322,75 @@ def place_training(
     config:str='',      # file to repeat
     resume:bool=False,  # go on with what the folder holds
     **flags,            # fields of a plan
-)->tuple: # (`Plan`, folder)
-    "Find out what is to be trained and where; raises `InputError` where the wishes contradict each other."
-    given = _given(flags)
+)->tuple: # (`Prepared`, folder)
+    "Find out what is to be trained and where; raises `InputError` where the options contradict each other."
+    given, folder = _given(flags), Path(out).absolute()
     names = [preset]*bool(preset) + [FLAGS[k] for k in given if k not in ('device', 'data_root')]
     check(not (config and names), f'--config {config} is a whole request; leave out {", ".join(names)}')
-    stored = stored_plan(Path(out).absolute(), resume) if out else None
+    stored = stored_plan(folder, resume) if out else None
     check(stored or not (out and resume) or names or config,
           f'{out} holds no training to go on with; name a folder that does, or say what to train')
-    if config: plan = _checked(replace(read_plan(config), **given))
-    if config and stored: plan = agreed(stored, plan, [f.name for f in fields(Plan)])
-    if not config: plan = resume_training(stored, preset, **given) if stored else resolve_training(preset, **given)
-    folder = Path(out).absolute() if out else plan_folder(plan)
-    if not out: stored_plan(folder, resume)
-    return plan, folder
+    if config:
+        training = prepare(replace(read_plan(config), **given))
+        if stored: training = training._replace(plan=agreed(stored, training.plan))
+    elif stored: training = resume_training(stored, preset, **given)
+    else: training = prepare_training(preset, **given)
+    if not out:
+        folder = plan_folder(training.plan)
+        stored_plan(folder, resume)
+    return training, folder
 
 # %% ../../nbs/lab/03_trainings.ipynb #1edfaed7
 def run_training(
-    plan:Plan,      # what to train
-    out:str|Path,   # folder of this training
-)->dict: # folder, history (table), scores of the best and of the last epoch, what `pretrain` reported
+    plan:Plan,              # what to train
+    out:str|Path,           # folder of this training
+    net:nn.Module|None=None,# from `prepare`; None: it is made here
+    data:Data|None=None,    # likewise
+)->dict: # folder, data, history (table), scores of the best and of the last epoch, what `pretrain` reported
     "Train, or go on; write checkpoints, history, figure, measurements and manifest."
-    folder, device = Path(out).absolute(), pick_device(plan.device)
+    folder = Path(out).absolute()
     with _claimed(folder, plan):
-        if size() > 1: call_help(plan)
-        data = hold_out(load(plan.data, plan.data_root or None, device), plan.valid)
+        if net is None or data is None: _, net, data = prepare(plan, net, data)
+        if size() > 1: send_plan(plan, net)
         store = runs_folder()/'artefacts' if folder.is_relative_to(runs_folder()) else folder/'artefacts'
         run = Run(folder, store, plan.preset.partition('/')[0], plan.seed, data.space, asdict(plan))
-        request = _request(plan, data, device)
-        made = train_model(**request, run=run, folder=folder/'models')
+        request = _request(plan, data)
+        made = train_model(**request, net=net, run=run, folder=folder/'models')
         run.used['training'] = request_key(train_model, request)[1]
-        return _write(run, plan, data, made, device)
+        return _write(run, plan, data, made)
 
 # %% ../../nbs/lab/03_trainings.ipynb #923d1954
-def call_help(
-    plan:Plan, # of process 0
+def send_plan(
+    plan:Plan,      # of process 0
+    net:nn.Module,  # its model
 ):
     "Tell the other processes what is trained; raises `InputError` where there is nothing to share."
-    net = build_model(plan.model, plan.parametrizations, plan.modules, plan.seed)
-    check(not plan.init and getattr(net, 'layer', '') == 'trained' and hasattr(net, 'help_pretrain'),
-          f'{size()} processes for {plan.model}{f" from {plan.init}"*bool(plan.init)}: only the Hebbian layer of a KHModel is trained by several; leave out torchrun')
+    shared = not plan.init and getattr(net, 'layer', '') == 'trained' and hasattr(net, 'help_pretrain')
+    start = f' from {plan.init}' if plan.init else ''
+    check(shared, f'{size()} processes for {plan.model}{start}: '
+                  'only the Hebbian layer of a KHModel is trained by several; leave out torchrun')
     spread(plan.to_json())
 
 # %% ../../nbs/lab/03_trainings.ipynb #467d0e9a
-def help_training():
-    "Be one of the other processes, while the first is in `run_training`: take part in the training of the layer, and write nothing."
+def assist_training():
+    "Take part in the training of the layer, as one of the other processes while the first is in `run_training`; nothing is written."
     plan = Plan(**json.loads(spread()))
     for module in plan.modules: import_user(module)
-    device = pick_device(plan.device)
-    data = hold_out(load(plan.data, plan.data_root or None, device), plan.valid)
-    net = build_model(plan.model, plan.parametrizations, plan.modules, plan.seed).to(device)
-    net.help_pretrain(data, stream(plan.seed, 'pretrain'))
+    _, net, data = prepare(plan)
+    net.to(pick_device(plan.device)).help_pretrain(data, stream(plan.seed, 'pretrain'))
 
 # %% ../../nbs/lab/03_trainings.ipynb #502dfe88
 @contextmanager
 def _claimed(folder, plan):
     config = folder/'config.json'
-    try: folder.mkdir(parents=True, exist_ok=True), (folder/'.lock').touch()
-    except OSError as e: raise InputError(f'cannot write into {folder}: {e.strerror}; choose a folder that is writable') from e
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder/'.lock').touch()
+    except OSError as e:
+        raise InputError(f'cannot write into {folder}: {e.strerror}; choose a folder that is writable') from e
     with locked(folder/'.lock'):
         fresh = not config.exists()
-        if not fresh: agreed(read_plan(config), plan, [f.name for f in fields(Plan)])
+        if not fresh: agreed(read_plan(config), plan)
         write_atomic(config, plan.to_json())
         try: yield
         except InputError:
@@ -367,32 +398,31 @@ def _claimed(folder, plan):
             raise
 
 # %% ../../nbs/lab/03_trainings.ipynb #2159ab2d
-def _request(plan, data, device):
-    same = 'model loss penalties constraints parametrizations transforms lr epochs batch_size clip snapshots init seed modules'.split()
-    return {k: getattr(plan, k) for k in same} | dict(data=data, opt=plan.optimizer, evals=[], device=device)
+def _request(plan, data):
+    "The arguments of `train_model`, most of which are called as in the plan."
+    same = {k: getattr(plan, k) for k in inspect.signature(train_model).parameters if hasattr(plan, k)}
+    return same | dict(data=data, opt=plan.optimizer, evals=[], device=pick_device(plan.device))
 
 # %% ../../nbs/lab/03_trainings.ipynb #bf8e5987
-def _write(run, plan, data, made, device):
+def _write(run, plan, data, made):
     if data.valid is None:
         best, last = run.path('models', 'best'), run.path('models', 'last')
         for kind in ('.safetensors', '.json'): write_atomic(best.with_suffix(kind), last.with_suffix(kind).read_bytes())
-    scores = {which: _score(run, which, plan, data, made['history'], device) for which in ('best', 'last')}
+    name, rows = plan.preset.partition('/')[2] or plan.model.partition('(')[0], []
+    scores = {which: _score(run, which, plan, data, made['history']) for which in ('best', 'last')}
+    for which, score in scores.items():
+        about = dict(family=run.family, setting=dict(checkpoint=which), space=run.space, seed=run.seed)
+        rows += [measure(name, 'classifier', k, v, **about) for k, v in score.items() if v is not None]
     run.write_table('history', made['history'])
-    rows = [_row(run, plan, quantity, v, which) for which, score in scores.items() for quantity, v in score.items() if v is not None]
     run.write_measurements('train', rows)
     save_figure(plot_history(made['history']), run.path('figures', 'history'))
     run.write_manifest('train')
     return dict(folder=run.folder, data=data, history=made['history'], scores=scores, pretrain=made['pretrain'])
 
 # %% ../../nbs/lab/03_trainings.ipynb #a83362e4
-def _score(run, which, plan, data, history, device):
-    path, last = run.path('models', f'{which}.safetensors'), int(history.epoch.max())
-    epoch = load_checkpoint(path)['more'].get('epoch', last)
+def _score(run, which, plan, data, history):
+    path = run.path('models', f'{which}.safetensors')
+    epoch = load_checkpoint(path)['more'].get('epoch', int(history.epoch.max()))
     held = history.query('split == "valid" and epoch == @epoch').value
-    test = accuracy(load_model(path, plan.modules, device), data.test)
+    test = accuracy(load_model(path, plan.modules, pick_device(plan.device)), data.test)
     return dict(epoch=epoch, valid_accuracy=held.item() if len(held) else None, test_accuracy=test)
-
-# %% ../../nbs/lab/03_trainings.ipynb #13712315
-def _row(run, plan, quantity, value, which):
-    name = plan.preset.partition('/')[2] or plan.model.partition('(')[0]
-    return measure(name, 'classifier', quantity, value, family=run.family, setting=dict(checkpoint=which), space=run.space, seed=run.seed)
