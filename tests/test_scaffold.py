@@ -196,6 +196,11 @@ def test_the_four_steps_have_their_names():
     assert re.search(r'for step in nbdev_export nbdev_clean nbdev_test pytest;', recipe)
 
 
+def test_tests_take_all_cores_with_one_thread_each():
+    assert re.search(r'OMP_NUM_THREADS=1 \S+ -m pytest .*-n 3 ', dry_make('pytest', 'WORKERS=3'))
+    assert re.search(r'OMP_NUM_THREADS=1 \\?\s*\S+nbdev_test --n_workers 3', dry_make('nbdev_test', 'WORKERS=3'))
+
+
 def test_an_old_python_is_named(tmp_path):
     # The check must be readable by the Python that it refuses, so it is tried with a newer demand instead.
     (tmp_path/'settings.ini').write_text('[DEFAULT]\nmin_python = 9.99\n')
