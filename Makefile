@@ -12,7 +12,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) i
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv reproduce bench test nbdev_export nbdev_clean nbdev_test pytest notebook docs report readme constraints clean
+.PHONY: help venv reproduce bench test nbdev_export nbdev_clean nbdev_test pytest notebook docs report figure readme constraints clean
 
 help:
 	@echo 'make reproduce    install, then run the Hebbian experiments and draw every figure'
@@ -21,6 +21,7 @@ help:
 	@echo 'make notebook     open Jupyter on the notebooks'
 	@echo 'make docs         build the site (needs Quarto for the last step)'
 	@echo 'make report       make the page of the reproduction report from the tables in reports/'
+	@echo 'make figure       copy figure 1 of what make reproduce made into nbs/images, for the README'
 	@echo 'make readme       write README.md from nbs/index.ipynb'
 	@echo 'make constraints  write the installed set to constraints.txt'
 	@echo 'make clean        remove builds and caches; .venv and runs stay'
@@ -47,7 +48,7 @@ nbdev_export nbdev_clean: $(STAMP)
 	@echo '== $@'
 	@$(BIN)/python tools/unchanged.py $(BIN)/$@
 
-# One torch thread for each worker, so that workers times threads is the number of cores.
+# One torch thread for each worker here and in pytest, so that workers times threads is the number of cores.
 nbdev_test: $(STAMP)
 	@echo '== $@'
 	@runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && LOCALLEARNING_RUNS=$$runs OMP_NUM_THREADS=1 \
@@ -55,7 +56,7 @@ nbdev_test: $(STAMP)
 
 pytest: $(STAMP)
 	@echo '== $@'
-	@$(BIN)/python -m pytest tests/ --durations=15
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ -n $(WORKERS) --dist worksteal --durations=15
 
 notebook: $(STAMP)
 	$(BIN)/jupyter lab nbs
@@ -65,6 +66,9 @@ docs: $(STAMP)
 
 report: $(STAMP)
 	$(BIN)/python tools/report.py
+
+figure: $(STAMP)
+	$(BIN)/python tools/figure.py
 
 readme: $(STAMP)
 	$(BIN)/python tools/readme.py

@@ -147,7 +147,7 @@ def test_without_distributed_the_extra_is_named(monkeypatch):
 def test_an_address_where_no_scheduler_is(address, message):
     begin = time.monotonic()
     with pytest.raises(InputError, match=message): connect(address)
-    assert time.monotonic() - begin < 6
+    assert time.monotonic() - begin < 25, 'Dask by itself waits 30 s'
 
 
 def free_port():

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from functools import lru_cache
 from importlib import import_module, metadata
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -174,7 +175,7 @@ def dry_make(*args):
     return done.stdout
 
 
-@pytest.mark.parametrize('target', 'venv reproduce test nbdev_export nbdev_clean nbdev_test pytest notebook docs readme constraints'.split())
+@pytest.mark.parametrize('target', 'venv reproduce test nbdev_export nbdev_clean nbdev_test pytest notebook docs figure readme constraints'.split())
 def test_make_installs_before(target, tmp_path):
     assert 'pip install' in dry_make(target, f'VENV={tmp_path}/venv')
 
@@ -195,6 +196,11 @@ def test_the_four_steps_have_their_names():
     assert re.search(r'for step in nbdev_export nbdev_clean nbdev_test pytest;', recipe)
 
 
+def test_tests_take_all_cores_with_one_thread_each():
+    assert re.search(r'OMP_NUM_THREADS=1 \S+ -m pytest .*-n 3 ', dry_make('pytest', 'WORKERS=3'))
+    assert re.search(r'OMP_NUM_THREADS=1 \\?\s*\S+nbdev_test --n_workers 3', dry_make('nbdev_test', 'WORKERS=3'))
+
+
 def test_an_old_python_is_named(tmp_path):
     # The check must be readable by the Python that it refuses, so it is tried with a newer demand instead.
     (tmp_path/'settings.ini').write_text('[DEFAULT]\nmin_python = 9.99\n')
@@ -207,6 +213,13 @@ def test_an_old_python_is_named(tmp_path):
 def test_scripts_are_executable(name):
     mode = subprocess.run(['git', 'ls-files', '-s', name], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert mode.startswith('100755')
+
+
+def import_tool(name):
+    spec = spec_from_file_location(name, ROOT/'tools'/f'{name}.py')
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def unchanged(folder, *command):
@@ -224,6 +237,25 @@ def test_unchanged_names_the_files_that_a_step_touched(tmp_path):
     assert done.returncode == 1 and {'kept', 'new'} <= set(done.stderr.split())
     done = unchanged(tmp_path, 'rm', 'kept')
     assert done.returncode == 1 and 'kept' in done.stderr
+
+
+def test_the_picture_of_the_readme_is_figure_1_of_its_command(tmp_path):
+    figure = import_tool('figure')
+    target = tmp_path/'picture.png'
+    with pytest.raises(SystemExit, match='`make reproduce` makes it'): figure.main(tmp_path, target)
+    source = tmp_path/figure.FIGURE
+    source.parent.mkdir(parents=True)
+    half = Image.new('RGBA', (1380, 1260))
+    half.paste('#1b9e77', (0, 0, 690, 1260))
+    half.save(source)
+    figure.main(tmp_path, target)
+    with Image.open(target) as made:
+        assert made.size == half.size and made.convert('RGB').getpixel((0, 0)) == (0x1b, 0x9e, 0x77)
+        assert made.convert('RGB').getpixel((1379, 0)) == (255, 255, 255), 'on white, also where a page is dark'
+
+
+def test_pictures_of_pages_are_small():
+    assert {p.name: size for p in (ROOT/'nbs'/'images').iterdir() if (size := p.stat().st_size) > 150_000} == {}
 
 
 # --- workflows

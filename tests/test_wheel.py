@@ -3,7 +3,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def wheel(tmp_path_factory):
 def test_wheel_carries_modules_data_and_experiments(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     here = lambda pattern: {p.relative_to(ROOT).as_posix() for p in ROOT.glob(pattern) if p.is_file() and '__pycache__' not in p.parts}
-    assert here('locallearning/*.py') | here('locallearning/assets/*') <= names
+    assert here('locallearning/**/*.py') | here('locallearning/assets/*') <= names
     experiments = {n.replace('nbs/', 'locallearning/', 1) for n in here('nbs/experiments/*/*')}
     assert experiments <= names
     assert not [n for n in names if n.startswith(('tests', 'nbs', 'tools'))]
@@ -49,10 +48,10 @@ def test_wheel_reproduces_outside_the_checkout(wheel, tmp_path):
     where = subprocess.run([sys.executable, '-c', 'import locallearning; print(locallearning.__file__)'], cwd=tmp_path, env=env,
                            check=True, capture_output=True, text=True).stdout
     assert Path(where.strip()).parent.parent == site, 'the editable installation must not win over the wheel'
-    start = time.time()
+    before = sum(os.times()[2:4])
     done = subprocess.run([sys.executable, '-m', 'locallearning.command.app', 'reproduce', 'hebbian', '--profile', 'smoke', '--out', out],
                           cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    assert time.time() - start < 60
+    assert sum(os.times()[2:4]) - before < 120, 'seconds of the processors, which do not depend on what else they do'
     assert list(out.rglob('claims.csv'))
     assert len([f for f in out.rglob('figures/*.png') if f.stat().st_size]) >= 10, 'a figure is missing or empty'

@@ -205,7 +205,8 @@ def run_table(
         facts['threads per unit'] = ', '.join(f'{t:g}' for t in sorted(set(done.threads)))
         facts['code'] = _code(done)
     facts |= more or {}
-    facts['results of older code'] = '; '.join(config.get('stale', [])) or 'none'
+    older = ' '.join(done.stale).split() if len(done) else []
+    facts['results of older code'] = ', '.join(sorted({*older})) or 'none'
     return table([{'': k, 'this run': v} for k, v in facts.items()])
 
 # %% ../../nbs/lab/08_report.ipynb #5a9d4a87
