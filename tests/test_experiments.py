@@ -145,7 +145,7 @@ def test_large_profiles_run_at_the_sizes_of_smoke(profile, models, tmp_path):
     assert {'data', 'width', 'epochs'} <= {*config.overrides, 'data'}
     unit = Unit(config, 0, (), str(tmp_path))
     for path in family.notebooks.values():
-        scope = {'__name__': '__main__'} | unit.params(path)
+        scope = {'__name__': '__main__'} | unit.params(path.stem)
         for cell in cells(path):
             if 'parameters' not in cell['metadata'].get('tags', []): exec(compile(''.join(cell['source']), path.name, 'exec'), scope)
     found = gather_measurements([unit.folder])

@@ -233,7 +233,7 @@ def test_a_folder_that_cannot_be_is_named(plan, tmp_path):
         with pytest.raises(InputError, match='choose a folder that is writable'): run_training(plan, tmp_path/out)
 
 
-@pytest.mark.parametrize('change, said', [(dict(epochs=0), '--epochs 0: a whole number'), (dict(penalties=['Lpp(1)']), "unknown piece 'Lpp'"), (dict(penalties=[3]), 'recipe 3 is no call'),
+@pytest.mark.parametrize('change, said', [(dict(epochs=0), '--epochs 0: a whole number'), (dict(penalties=['Lpp(1)']), "unknown piece 'Lpp'"), (dict(penalties=[3]), 'recipe 3 is not a call'),
                                           (dict(snapshots=[9]), '--snapshots: 9 is not in 0…3'), (dict(lr=-1.), '--lr -1.0'), (dict(model='SHLP(9, width=6)'), 'SHLP does not take images')])
 def test_a_configuration_that_was_edited_is_checked_like_any_request(plan, tmp_path, change, said):
     (tmp_path/'c.json').write_text(replace(plan, **change).to_json())

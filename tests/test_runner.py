@@ -82,7 +82,7 @@ def test_a_run_ends_with_verdicts_and_places(ran):
     assert '2 claims' in out and 'the accuracy is that of a dream' in out
     assert out.rstrip().endswith(f'results   {ran["a"]}') and f'figures   {ran["a"]/"seed1"/"figures"}' in out
     table = pd.read_csv(ran['a']/'claims.csv')
-    assert list(table) == ['id', 'statement', 'published', 'measured', 'interval', 'verdict', 'reason', 'source'] and table.id.tolist() == ['toy.learns', 'toy.accuracy']
+    assert list(table) == ['id', 'ledger', 'statement', 'published', 'measured', 'interval', 'verdict', 'reason', 'source'] and table.id.tolist() == ['toy.learns', 'toy.accuracy']
     assert {p.name for p in ran['a'].iterdir()} == {'claims.csv', 'config.json', 'seed0', 'seed1'}
 
 
