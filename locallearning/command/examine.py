@@ -232,7 +232,7 @@ def evaluate(
         help='box of valid images, or none; default: that of the data')] = None,
     n: Annotated[Optional[int], typer.Option('--n', metavar='IMAGES', help='how many test images; default: 1000')] = None,
     critical: Annotated[bool, typer.Option('--critical/--no-critical', show_default=False,
-        help='also the smallest perturbation that breaks each image, where an attack looks at gradients; default: --critical')] = True,
+        help='also the perturbation by which the attack first breaks each image, where an attack looks at gradients; default: --critical')] = True,
     surrogate: Annotated[Optional[str], typer.Option(metavar='CHECKPOINT',
         help='adds examples made on this model to the worst case')] = None,
     save: Annotated[Optional[str], typer.Option('--save-examples', metavar='FILE',

@@ -49,7 +49,7 @@ ATTACKED = [
     Part('', 'Gaussian noise, as published, where it may leave the box, and noise that stays in it. Chance is one in ten.',
          "draw_curves(report, ['rp', 'rp_boxed'])", 'accuracy_curve', 'Relative accuracy falling with the size of the noise, outside the box and in it.'),
     Part('', 'PGD as the released code ran it, for the published models.', "draw_curves(report, ['pgd_published'])", 'accuracy_curve', 'Relative accuracy under PGD as it was published.'),
-    Part('Critical norms', 'The smallest perturbation that breaks an image. A box reaches from the first to the third quartile over the images, averaged over the seeds; the line across is the median, the line along its interval over the seeds. Noise is drawn anew at each radius of the grid, so its norms depend on the grid. † has a flag in the measurements.',
+    Part('Critical norms', 'The length of the perturbation by which an attack first breaks an image. A box reaches from the first to the third quartile over the images, averaged over the seeds; the line across is the median, the line along its interval over the seeds. Noise is drawn anew at each radius of the grid, so its norms depend on the grid. † has a flag in the measurements.',
          'draw_critical(report)', 'critical_norm', 'Boxes of critical norms for three attacks, measured ones filled, published ones outlined beside them.'),
     Part('Worst case', 'What PGD, PGD with restarts, APGD, Square and transferred examples leave together, at three radii of the infinity norm. † rests on a flagged measurement, such as masked gradients.',
          'draw_worst(report)', 'worst_case', 'Relative accuracy of every model under the worst case of several attacks, one panel a radius.'),

@@ -56,7 +56,8 @@ def facing(self:Transfer,
     if space is None or bounds is None: return self.model
     low, high = map(torch.as_tensor, bounds)
     pixels = bool((low == 0).all() and (high == 1).all())
-    if space != 'pixel': return prepend(LpUnit(**parse_recipe(space).kwargs), self.model) if pixels else self.model
+    if space != 'pixel' and not pixels: return self.model
+    if space != 'pixel': return prepend(LpUnit(**parse_recipe(space).kwargs), self.model)
     check(pixels or low.ndim + high.ndim == 0, f'{self.surrogate} takes pixels, but these images are scaled, each with a box of its own; '
           'give a surrogate that was trained in their space')
     return self.model
@@ -89,7 +90,9 @@ def standard_attacks(
     ascent = dict(norm=norm, steps=max(1, steps // 2), loss='log_odds')
     white = [PGD(**ascent, random_start=True, restarts=restarts), APGD(norm=norm, steps=steps)]
     if targets: white.append(APGD(norm=norm, steps=steps, loss='dlr_targeted', targets=targets))
-    return [*white, Square(norm=norm, queries=queries), *([] if surrogate is None else [Transfer(surrogate, PGD(**ascent))])]
+    black = [Square(norm=norm, queries=queries)]
+    if surrogate is not None: black.append(Transfer(surrogate, PGD(**ascent)))
+    return white + black
 
 # %% ../../nbs/robustness/02_worst.ipynb #2280640c
 @dataclass(frozen=True, eq=False)
@@ -120,7 +123,8 @@ class WorstCase:
     @property
     def relative(self): return self.right[:, self.correct].mean(1)
     @property
-    def only_black(self): return np.isin(self.broken_by, np.flatnonzero(self.black_box)) # (E, N) no white box broke it
+    def only_black(self): # (E, N) no white box broke it
+        return np.isin(self.broken_by, np.flatnonzero(self.black_box))
 
 # %% ../../nbs/robustness/02_worst.ipynb #abfb156c
 @patch
@@ -252,13 +256,15 @@ def worst_case(
     correct = np.isin(np.arange(len(split)), correct_rows(model, split, batch_size))
     attacks, names, black = _in_order(attacks)
     if folder is not None:
-        request = dict(attacks=[_recipe(a) for a in attacks], eps=eps.tolist(), seed=seed, batch_size=batch_size, keep_examples=keep_examples)
-        folder = reserve_folder(folder, request | dict(model=model_key(model), images=fingerprint(test=split)))
+        how = dict(seed=seed, batch_size=batch_size, keep_examples=keep_examples)
+        what = dict(model=model_key(model), images=fingerprint(test=split))
+        folder = reserve_folder(folder, dict(attacks=[_recipe(a) for a in attacks], eps=eps.tolist()) | how | what)
 
     def run_attack(j, rows, radius, label, name, examples=False):
         "Attack j on some images, or what it once did to them."
         generator = stream(seed, 'worst case', *names[j], label, device=str(device))
-        def make(): return attack_once(model, split[rows].to(device), attacks[j], radius, generator, batch_size, examples)
+        def make():
+            return attack_once(model, split[rows].to(device), attacks[j], radius, generator, batch_size, examples)
         return _kept(folder, f'{name}-attack{j}', rows.tolist(), make)
 
     search, broken_by, examples = _Search(split, correct, black, keep_examples), [], []
@@ -272,8 +278,8 @@ def worst_case(
     def run_widest(j, rows, radius): return run_attack(j, rows, radius, 'widest', 'widest')
     signs = masking_signs(model, split, attacks, correct, run_widest) if checks else {}
     flags = [worst_flags(row, black, signs, len(_white(attacks)) > 0) for row in broken_by]
-    return WorstCase(eps, [describe(a) for a in attacks], black.tolist(), np.stack(broken_by), split.index.numpy(), split.space,
-                     flags, signs, torch.stack(examples) if keep_examples else None)
+    return WorstCase(eps, [describe(a) for a in attacks], black.tolist(), np.stack(broken_by), split.index.numpy(),
+                     split.space, flags, signs, torch.stack(examples) if keep_examples else None)
 
 # %% ../../nbs/robustness/02_worst.ipynb #67b115ea
 def _white(attacks):
@@ -355,6 +361,7 @@ def rows(self:WorstCase,
     "Write a worst case as measurements."
     names = '+'.join(a.split('(')[0] for a in self.attacks)
     kinds = dict(accuracy=self.accuracy, relative_accuracy=self.relative)
-    return [measure(model, 'worst_case', quantity, value, family=family, setting=dict(attacks=names, eps=f'{e:.6g}', **setting),
-                    space=self.space, seed=seed, flags=';'.join(flags))
-            for quantity, values in kinds.items() for e, value, flags in zip(self.eps, values, self.flags)]
+    def row(quantity, e, value, flags):
+        how = dict(attacks=names, eps=f'{e:.6g}', **setting)
+        return measure(model, 'worst_case', quantity, value, family=family, setting=how, space=self.space, seed=seed, flags=';'.join(flags))
+    return [row(quantity, *each) for quantity, values in kinds.items() for each in zip(self.eps, values, self.flags)]
