@@ -1,6 +1,5 @@
 "The worst case over attacks against brute force, a closed form, interruptions, and models that hide their gradients."
-import copy, importlib, json, math, sys
-from functools import partial
+import copy, json, math
 import numpy as np
 import pytest, torch
 import torch.nn.functional as F
@@ -240,33 +239,11 @@ def test_a_unit_is_made_again_when_it_got_other_images(model, test, tmp_path, mo
     same(worst_case(model, test, **ask, folder=tmp_path), worst_case(model, test, **ask))
 
 
-class Wrapped:
-    "An attack that holds another one, a function, and a model."
-    norm = 'inf'
-    def __init__(self, attack=None, loss=margin, net=None): self.attack, self.loss, self.net = attack or PGD(steps=2), loss, net
-    def __call__(self, *args, **kwargs): return self.attack(*args, **kwargs)
-
-
-def test_what_an_attack_holds_is_part_of_the_request(model, other, test, tmp_path):
-    few = dict(data=test[:20], eps=[.03], checks=False)
-    kinds = [Wrapped(), Wrapped(PGD(steps=3)), Wrapped(loss=torch.sum), Wrapped(net=model), Wrapped(net=other), partial(Wrapped(), bounds=None), partial(Wrapped(), bounds=(0., 1.))]
-    for i, a in enumerate(kinds):
-        worst_case(model, attacks=[a], folder=tmp_path/f'{i}', **few)
-        worst_case(model, attacks=[a], folder=tmp_path/f'{i}', **few)
-        for b in kinds[:i]:
-            with pytest.raises(InputError, match='differs in attacks'): worst_case(model, attacks=[b], folder=tmp_path/f'{i}', **few)
-
-
-def test_the_code_of_a_users_function_is_part_of_the_request(model, test, tmp_path, monkeypatch):
-    few, code = dict(data=test[:20], eps=[.03], checks=False, folder=tmp_path/'w'), 'def shift(model, x, y, eps, **kw): return (x + {}*eps).clamp(0, 1)\n'
-    monkeypatch.syspath_prepend(tmp_path)
-    def attack(factor):
-        (tmp_path/'mine_for_worst.py').write_text(code.format(factor))
-        monkeypatch.delitem(sys.modules, 'mine_for_worst', raising=False)
-        importlib.invalidate_caches()
-        return importlib.import_module('mine_for_worst').shift
-    worst_case(model, attacks=[attack(1)], **few); worst_case(model, attacks=[attack(1)], **few)
-    with pytest.raises(InputError, match='differs in code'): worst_case(model, attacks=[attack(-1.)], **few)
+def test_a_request_is_a_few_readable_lines(model, test, tmp_path):
+    worst_case(model, test[:20], [PGD(steps=2)], [.03], folder=tmp_path, checks=False)
+    request = json.loads((tmp_path/'request.json').read_text(encoding='utf-8'))
+    assert request.pop('model') == model_key(model) and len(request.pop('images')) > 8
+    assert request == dict(attacks=['PGD(steps=2)'], eps=[.03], seed=0, batch_size=1000, keep_examples=False)
 
 
 def test_a_scaling_layer_is_part_of_the_key_of_a_model(model):

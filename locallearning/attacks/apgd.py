@@ -151,7 +151,9 @@ class APGD(Piece):
     def _losses(self, logits, y):
         "The loss of each run of one start; it is told which rows of the batch it sees."
         if self.loss != 'dlr_targeted': return [lambda rows: LOSSES[self.loss]]
-        def towards(target): return lambda rows: lambda logits, y: dlr_targeted(logits, y, target[rows])
+        def towards(target):
+            def of_rows(rows): return lambda logits, y: dlr_targeted(logits, y, target[rows])
+            return of_rows
         return [towards(target) for target in nearest_classes(logits, y, self.targets)]
 
     def __call__(self,

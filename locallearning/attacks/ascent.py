@@ -113,7 +113,8 @@ def check_box(
     bounds:tuple, # (low, high)
 ):
     "Raise `InputError` unless a box is a pair of bounds, in order, that fit the images."
-    check(isinstance(bounds, (tuple, list)) and len(bounds) == 2, f'bounds={bounds!r}: give (low, high), or None for no box')
+    pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2
+    if not pair: raise InputError(f'bounds={bounds!r}: give (low, high), or None for no box')
     low, high = map(torch.as_tensor, bounds)
     for b in (low, high):
         try: fits = torch.broadcast_shapes(b.shape, x.shape) == x.shape
@@ -191,7 +192,9 @@ def random_start(
 # %% ../../nbs/attacks/01_ascent.ipynb #0f2d6180
 def _limits(x, eps, norm, bounds):
     "Centres, radii and box; for order inf only a box, which is what ball and box have in common."
-    if norm_order(norm) == math.inf: return None, None, (into_box(x - eps, bounds), into_box(x + eps, bounds))
+    if norm_order(norm) == math.inf:
+        both = into_box(x - eps, bounds), into_box(x + eps, bounds)
+        return None, None, both
     return x, eps, bounds and tuple(b.to(x).expand_as(x) if isinstance(b, Tensor) else b for b in bounds)
 
 def _inside(z, limits, norm):
@@ -244,7 +247,7 @@ def _pick(o, rows):
 
 # %% ../../nbs/attacks/01_ascent.ipynb #d5135efb
 def maximise(
-    fn:Callable,                         # B×… → (B,) values, or (values, won); `fn[i]` is the same for some images, where they may leave
+    fn:Callable,                         # B×… → (B,) values, or (values, won); `fn[i]`, where images may leave, is that of some
     x:Tensor,                            # B×… centres of the balls
     eps:float|Tensor,                    # radius, one for all or (B,)
     norm:float|str='inf',                # order of the norm of the ball
@@ -254,7 +257,7 @@ def maximise(
     start:Tensor|str|None=None,          # first point; 'random': drawn from the ball; None: `x`
     generator:torch.Generator|None=None, # for the random start, which is drawn for all images at once
     keep:str='best',                     # 'best' iterate of each image, the first one included, or the 'last'
-    early_exit:int=0,                    # after every so many steps, images that have won leave with their best point; 0: they go on
+    early_exit:int=0,                    # every so many steps, images that have won leave with their best point; 0: none does
 )->Tensor: # B×…, in ball and box
     "Climb `fn` by steepest ascent within a ball and a box; every point at which `fn` is evaluated lies in both."
     check_loop(steps, keep, early_exit)
@@ -292,8 +295,8 @@ def check_loop(
     "Raise `InputError` for settings of an ascent that make no sense."
     check(steps >= 1, f'steps={steps}: at least one step is needed')
     check(keep in ('best', 'last'), f'keep={keep!r}; {nearest(keep, ["best", "last"])}')
-    check(early_exit == 0 or early_exit > 0 and keep == 'best', f'early_exit={early_exit}, keep={keep!r}: give a number of steps '
-          "with keep='best', or 0 to let no image leave")
+    check(early_exit == 0 or early_exit > 0 and keep == 'best',
+          f"early_exit={early_exit}, keep={keep!r}: give a number of steps with keep='best', or 0 to let no image leave")
 
 # %% ../../nbs/attacks/01_ascent.ipynb #51614e6c
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ from ..core import check,nearest
 from ..recipes import Piece
 from ..models import evaluating
 from .losses import LOSSES
-from .ascent import attack_input,better,check_attack_input,check_eps,check_loop,climb,into_box,maximise,norm_order
-from .ascent import objective,per_image,score,steepest
+from .ascent import attack_input,better,check_attack_input,check_eps,check_loop,climb,into_box
+from .ascent import maximise,norm_order,objective,per_image,score,steepest
 
 # %% ../../nbs/attacks/02_gradient.ipynb #5e9e3e5a
 def _known(field, value, valid):
@@ -96,7 +96,8 @@ class FGSM(Ray):
     def __post_init__(self):
         _name_norm(self)
         _known('loss', self.loss, LOSSES)
-        check(norm_order(self.norm) >= 1.5, f'FGSM(norm={self.norm}): below order 1.5 a straight step ends at a few pixels that can move no further; '
+        check(norm_order(self.norm) >= 1.5,
+              f'FGSM(norm={self.norm}): below order 1.5 a straight step ends at a few pixels that can move no further; '
               f'use PGD(norm={self.norm}, steps=1, relative_step=1), which spends the rest on others')
 
 # %% ../../nbs/attacks/02_gradient.ipynb #3bf94d5d
@@ -133,7 +134,8 @@ def __call__(self:FGSM,
 class PGD(Piece):
     """Projected gradient ascent on a loss within a ball and a box.
 
-    `x_adv = PGD(norm=2, steps=40)(model, x, y, eps=.5)` attacks a batch; `accuracy_curve(model, data.test, PGD(), [.05, .1])` measures with it.
+    `x_adv = PGD(norm=2, steps=40)(model, x, y, eps=.5)` attacks a batch;
+    `accuracy_curve(model, data.test, PGD(), [.05, .1])` measures with it.
     """
     norm:float|str = 'inf'           # order of the norm of the ball
     steps:int = 20                   # gradient steps
@@ -143,15 +145,17 @@ class PGD(Piece):
     restarts:int = 1                 # runs of which the best counts; more than one needs a random start
     loss:str = 'ce'                  # one of `LOSSES`
     keep:str = 'best'                # 'best' iterate of each image or the 'last'
-    early_exit:int = 0               # after every so many steps, images that are misclassified leave; 0: all take all steps
+    early_exit:int = 0               # every so many steps, images that are misclassified leave; 0: all take all steps
 
     def __post_init__(self):
         _name_norm(self)
         _known('loss', self.loss, LOSSES)
         check_loop(self.steps, self.keep, self.early_exit)
         check(self.restarts >= 1, f'restarts={self.restarts}: at least one run is needed')
-        check(self.step_size is None or self.relative_step is None, 'step_size and relative_step are both given; one of them is enough')
-        check(self.restarts == 1 or self.random_start, f'restarts={self.restarts} would all take the same path; set random_start=True')
+        check(self.step_size is None or self.relative_step is None,
+              'step_size and relative_step are both given; one of them is enough')
+        check(self.restarts == 1 or self.random_start,
+              f'restarts={self.restarts} would all take the same path; set random_start=True')
 
     def _step(self, eps):
         if self.step_size is not None: return self.step_size

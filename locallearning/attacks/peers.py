@@ -26,7 +26,8 @@ def peer(
     "Import a library of attacks; raises `InputError` that says how to get it."
     try: return importlib.import_module(library)
     except ImportError as e:
-        raise InputError(f"{library} cannot be imported ({e}); install it with: pip install 'locallearning[peers]'") from None
+        how = "install it with: pip install 'locallearning[peers]'"
+        raise InputError(f'{library} cannot be imported ({e}); {how}') from None
 
 # %% ../../nbs/attacks/05_peers.ipynb #ed8ce8dc
 @contextmanager
@@ -73,7 +74,8 @@ def equal_parts(
 def _one_each(x, bound):
     "A bound as one number per image."
     b = torch.as_tensor(bound).cpu().double().expand(x.shape).flatten(1)
-    check(bool((b == b[:, :1]).all()), 'the box differs from pixel to pixel; attacks of other libraries know one box per image')
+    same = bool((b == b[:, :1]).all())
+    check(same, 'the box differs from pixel to pixel; attacks of other libraries know one box per image')
     return b[:, 0]
 
 # %% ../../nbs/attacks/05_peers.ipynb #5786da95
@@ -98,7 +100,7 @@ def find_attack(
     name:str,  # the name of a class
 )->type: # the class
     "Find an attack by name; raises `InputError` with the nearest names."
-    made = lambda v: isinstance(v, type) and issubclass(v, base) and v is not base and not inspect.isabstract(v)
+    def made(v): return isinstance(v, type) and issubclass(v, base) and v is not base and not inspect.isabstract(v)
     there = {k: v for k, v in vars(module).items() if made(v)}
     check(name in there, f'{module.__name__.partition(".")[0]} has no attack {name!r}; {nearest(name, there)}')
     return there[name]
@@ -137,12 +139,14 @@ def __call__(self:Peer,
 )->Tensor: # B×…, in ball and box, on the device of `x`
     "Attack images with the attack of the library."
     with untouched(model), sealed(generator) as seed, torch.enable_grad():
-        at, y = attack_input(model, x, y, eps, bounds)
-        at = into_box(at, bounds)
-        moved = at.clone()
-        for rows, radius, low, high in equal_parts(at, eps, bounds):
-            if radius > 0 and high > low: moved[rows] = self.run(model, at[rows], y[rows], radius, low, high, seed).detach().to(at)
-    return hold(at, moved, eps, bounds, self.norm).to(x)
+        images, y = attack_input(model, x, y, eps, bounds)
+        images = into_box(images, bounds)
+        moved = images.clone()
+        for rows, radius, low, high in equal_parts(images, eps, bounds):
+            if radius == 0 or high <= low: continue
+            found = self.run(model, images[rows], y[rows], radius, low, high, seed)
+            moved[rows] = found.detach().to(images)
+    return hold(images, moved, eps, bounds, self.norm).to(x)
 
 # %% ../../nbs/attacks/05_peers.ipynb #f052e220
 def _order(p, name):
@@ -185,11 +189,14 @@ class Lens(nn.Module):
     "A model that sees images of [0, 1] in its own box and shape."
     def __init__(self, model, low, high, like):
         super().__init__()
-        self.place,self.model,self.low,self.width,self.shape = nn.Parameter(like.new_empty(0), False),model,low,high - low,like.shape[1:]
+        self.place = nn.Parameter(like.new_empty(0), False)  # says where the model computes, and how precisely
+        self.model,self.low,self.width,self.shape = model,low,high - low,like.shape[1:]
         self.training = False
     def forward(self, u): return self.model(self.out(u)).to(u)
     def out(self, u): return (self.low + self.width * u.to(self.place.dtype)).view(-1, *self.shape)
-    def into(self, x): return ((x - self.low) / self.width).view(len(x), *([1] * (4 - x.ndim)), *self.shape).float()
+    def into(self, x):
+        axes = [1] * (4 - x.ndim)
+        return ((x - self.low) / self.width).view(len(x), *axes, *self.shape).float()
 
 # %% ../../nbs/attacks/05_peers.ipynb #ee1059ca
 class Torchattacks(Peer):

@@ -38,7 +38,8 @@ class Curve:
     def relative(self): return self.right.mean(1)
     @property
     def accuracy(self): return self.right.sum(1) / self.n
-    def __repr__(self): return f'Curve({self.attack}, {len(self.eps)} eps, {self.images} of {self.n} images, flags={self.flags})'
+    def __repr__(self):
+        return f'Curve({self.attack}, {len(self.eps)} eps, {self.images} of {self.n} images, flags={self.flags})'
 
 # %% ../../nbs/robustness/01_curves.ipynb #e8dab252
 def check_grid(
@@ -78,7 +79,8 @@ def accuracy_curve(
         right[j] = ~target.attack_at(everyone, radii, (j,))[0].cpu().numpy()
     curve = Curve(eps, right, len(split), describe(attack), split.space)
     if not checks: return curve
-    return replace(curve, flags=masking_checks(model, target.images, attack, curve, batch_size=batch_size, seed=seed).flags)
+    masking = masking_checks(model, target.images, attack, curve, batch_size=batch_size, seed=seed)
+    return replace(curve, flags=masking.flags)
 
 # %% ../../nbs/robustness/01_curves.ipynb #08638278
 class Ladder(NamedTuple):
@@ -111,7 +113,8 @@ def fine_ladder(
         raise InputError(f'low={low:.3g}, high={top.min():.3g}, rtol={rtol}: needed are 0 < low < high and rtol > 0')
     count = math.ceil(math.log(top.max().item() / low) / math.log1p(rtol)) + 1
     def eps(i, k): return top[i] * (1 + rtol)**(k - count + 1).double()
-    def rung(i, radii): return (torch.log(radii / top[i]) / math.log1p(rtol) + count - 1).ceil().long()
+    def rung(i, radii):
+        return (torch.log(radii / top[i]) / math.log1p(rtol) + count - 1).ceil().long()
     return Ladder(count, top, eps, rung)
 
 # %% ../../nbs/robustness/01_curves.ipynb #82eaef22
@@ -237,8 +240,8 @@ def critical_norm(
     `critical_norm(model, data.test, APGD(norm=2, loss='dlr_targeted'), norm=2)`.
     """
     check(method in ('bisect', 'grid'), f'method={method!r}; {nearest(method, ["bisect", "grid"])}')
-    check(method == 'grid' or getattr(attack, 'ray', True), f'{attack!r} draws anew at each radius, so there is nothing to bisect; '
-          "use method='grid' with a grid, or direction='fixed'")
+    check(method == 'grid' or getattr(attack, 'ray', True),
+          f"{attack!r} draws anew at each radius, so there is nothing to bisect; use method='grid' with a grid, or direction='fixed'")
     check(method == 'bisect' or grid is not None, "method='grid' needs the radii: grid=np.geomspace(1e-3, 1, 100)")
     split = as_split(data)
     target = prepare_attack(model, split, attack, norm, batch_size, seed)
@@ -285,7 +288,8 @@ def compare_protocols(
     scanned:Critical,  # result of `method='grid'`, same images and attack
 )->Agreement:
     "Count the images for which bisection, rounded up to the next radius of the grid, is what the grid finds."
-    check(np.array_equal(bisected.correct, scanned.correct), 'the two results are about different images; use the same model and data')
+    check(np.array_equal(bisected.correct, scanned.correct),
+          'the two results are about different images; use the same model and data')
     a, b = ({k: getattr(c, k)[c.correct] for k in ('lower', 'eps')} for c in (bisected, scanned))
     beyond = np.isnan(b['eps']) & (np.isnan(a['eps']) | (a['eps'] > scanned.grid[-1]))
     same = beyond | ((a['lower'] < b['eps']) & (b['lower'] < a['eps']))
@@ -310,8 +314,10 @@ def rows(self:Curve,
     "Write a curve as measurements."
     flags = ';'.join(self.flags)
     kinds = dict(accuracy=self.accuracy, relative_accuracy=self.relative)
-    return [measure(model, 'accuracy_curve', quantity, value, family=family, setting=dict(attack=self.attack, eps=f'{e:.6g}'),
-                    space=self.space, seed=seed, flags=flags) for quantity, values in kinds.items() for e, value in zip(self.eps, values)]
+    def row(quantity, e, value):
+        setting = dict(attack=self.attack, eps=f'{e:.6g}')
+        return measure(model, 'accuracy_curve', quantity, value, family=family, setting=setting, space=self.space, seed=seed, flags=flags)
+    return [row(quantity, e, value) for quantity, values in kinds.items() for e, value in zip(self.eps, values)]
 
 # %% ../../nbs/robustness/01_curves.ipynb #fca3982b
 @patch
@@ -324,6 +330,8 @@ def rows(self:Critical,
     q1, q3 = self.quartiles
     numbers = dict(median=self.median, q1=q1, q3=q3, never_broken=self.never, images=self.images)
     setting = dict(attack=self.attack, method=self.method, norm=self.order)
-    unit = lambda k: 'images' if k in ('never_broken', 'images') else self.space
-    return [measure(model, 'critical_norm', k, v, family=family, setting=setting, space=self.space, seed=seed, unit=unit(k),
-                    flags=';'.join(self.flags)) for k, v in numbers.items()]
+    def row(quantity, value):
+        unit = 'images' if quantity in ('never_broken', 'images') else self.space
+        return measure(model, 'critical_norm', quantity, value, family=family, setting=setting, space=self.space, seed=seed,
+                       unit=unit, flags=';'.join(self.flags))
+    return [row(quantity, value) for quantity, value in numbers.items()]

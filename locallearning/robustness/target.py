@@ -31,7 +31,8 @@ def predict(
 )->Tensor: # (N,) classes, on the CPU
     "Classify images in eval mode; the model's mode stays as it was."
     split, device = as_split(data), device_of(model)
-    with evaluating(model): return torch.cat([model(x.to(device)).argmax(1).cpu() for x, _, _ in split.batches(batch_size)])
+    with evaluating(model):
+        return torch.cat([model(x.to(device)).argmax(1).cpu() for x, _, _ in split.batches(batch_size)])
 
 # %% ../../nbs/robustness/00_target.ipynb #6aa95b63
 def correct_rows(
@@ -116,7 +117,8 @@ def _attack_once(model, images, attack, eps, norm, ray, generator):
     x, y, bounds, eps = images.x, images.y, images.bounds, torch.as_tensor(eps).to(images.x)
     if ray is not None: x_adv = attack.along(x, ray, eps, bounds)
     else:
-        with torch.enable_grad(): x_adv = attack(model, x, y, eps, bounds=bounds, generator=generator).detach()
+        with torch.enable_grad(): x_adv = attack(model, x, y, eps, bounds=bounds, generator=generator)
+        x_adv = x_adv.detach()
     with evaluating(model): logits = model(x_adv)
     beyond = margin(logits, y)
     size = beyond * math.nan if norm is None else perturbation_norm(x, x_adv, norm)
@@ -204,7 +206,8 @@ def masking_checks(
         rights.append(_right_at_radii(model, good, attack, batch_size, seed))
         found['survivors'] = float(rights[-1][-1].mean())
         if not blind and not isinstance(attack, FGSM):
-            found['weaker'], weak = excess(rights[-1], _right_at_radii(model, good, _one_step(attack.norm, loss), batch_size, seed))
+            single = _right_at_radii(model, good, _one_step(attack.norm, loss), batch_size, seed)
+            found['weaker'], weak = excess(rights[-1], single)
             flags += ['weaker than one step']*weak
     rises = [excess(r[1:], r[:-1]) for r in rights if len(r) > 1]
     if rises: found['rise'] = max(r for r, _ in rises)
