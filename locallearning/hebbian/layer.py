@@ -21,7 +21,7 @@ from ..models import flat_input
 from .ranking import Ranking,CertifiedRanking,ranked
 from ..processes import called,during,in_step,size
 from .ranking import shared
-from ..training import epochs as each_epoch
+from ..resuming import epochs as each_epoch
 
 # %% ../../nbs/hebbian/01_layer.ipynb #158482d4
 def effective_weight(
