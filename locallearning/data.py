@@ -38,7 +38,8 @@ class Data:
     @cached_property
     def key(self)->str: return fingerprint(train=self.train, test=self.test, valid=self.valid)
 
-    def __repr__(self): return self.name if self.space == 'pixel' else _with_option(self.name, space=self.space)
+    def __repr__(self):
+        return self.name if self.space == 'pixel' else _with_option(self.name, space=self.space)
 
 # %% ../nbs/07_data.ipynb #b0e5b67a
 def _with_option(name, **options):
@@ -90,7 +91,8 @@ def _images(x, what):
     x = as_tensor(x, what)
     if x.dtype != torch.uint8:
         last = x.ndim == 4 and x.shape[-1] <= 4 < x.shape[1]
-        check(not last, f'{what} have shape {tuple(x.shape)}; float images are N×C×H×W, these look like N×H×W×C: x.permute(0, 3, 1, 2)')
+        check(not last,
+              f'{what} have shape {tuple(x.shape)}; float images are N×C×H×W, these look like N×H×W×C: x.permute(0, 3, 1, 2)')
         return check_images(x, what=what).detach().float()
     hint = '; looks like N×C×H×W: x.permute(0, 2, 3, 1)' if x.ndim == 4 and x.shape[1] <= 4 else ''
     right = x.ndim == 3 or x.ndim == 4 and x.shape[-1] <= 4
@@ -112,7 +114,8 @@ def of(
     "Make a data set of arrays; raises `InputError` for what cannot be right."
     train, test = (_make_split(x, y, part, classes) for x, y, part in ((x_train, y_train, 'train'), (x_test, y_test, 'test')))
     a, b = train.raw, test.raw
-    check(a.shape[1:] == b.shape[1:], f'training images are {tuple(a.shape[1:])}, test images {tuple(b.shape[1:])}; make them one shape')
+    check(a.shape[1:] == b.shape[1:],
+          f'training images are {tuple(a.shape[1:])}, test images {tuple(b.shape[1:])}; make them one shape')
     if classes is None: classes = range(int(max(train.y.max(), test.y.max())) + 1)
     classes = tuple(map(str, classes))
     for c, n in zip(classes, train.y.bincount(minlength=len(classes)).tolist()):
@@ -156,8 +159,10 @@ def subset(
     "Take part of a data set; raises `InputError` where there are not enough images."
     check(isinstance(data, Data), lambda: f'{shown("data", data)}: must be a data set, such as load("mnist5k")')
     for k, v in dict(first=first, per_class=per_class, val=val, test=test).items():
-        check(v is None or type(v) is int and v >= (k != 'val'), f'{k}={v!r}; expected a whole number ≥ {int(k != "val")}')
-    if index is None: train, valid = _split_train(data.train, data.classes, first, per_class, val, seed)
+        check(v is None or type(v) is int and v >= (k != 'val'),
+              f'{k}={v!r}; expected a whole number ≥ {int(k != "val")}')
+    if index is None:
+        train, valid = _split_train(data.train, data.classes, first, per_class, val, seed)
     else:
         check(not (first or per_class or val), 'index names the training images; leave out first, per_class and val')
         train, valid = _at_places(data.train, load_index(index) if isinstance(index, (str, Path)) else index), None
@@ -168,13 +173,16 @@ def subset(
 # %% ../nbs/07_data.ipynb #2df2b793
 def _at_places(split, places):
     "The images of these places in the set that the split was taken from."
-    if isinstance(places, slice) or torch.as_tensor(places).dtype == torch.bool: return split[places]
+    if isinstance(places, slice) or torch.as_tensor(places).dtype == torch.bool:
+        return split[places]
     places = torch.as_tensor(places).reshape(-1)
-    check(places.numel() == 0 or not places.is_floating_point(), f'index of {places.dtype}; expected integers or a mask')
+    check(places.numel() == 0 or not places.is_floating_point(),
+          f'index of {places.dtype}; expected integers or a mask')
     places, order = places.long(), split.index.argsort()
     rows = order[torch.searchsorted(split.index[order], places).clamp_max(len(split) - 1)]
     lost = places[split.index[rows] != places]
-    check(len(lost) == 0, lambda: f'index {int(lost[0])} is out of range; the places of these images lie in {int(split.index.min())}…{int(split.index.max())}')
+    check(len(lost) == 0,
+          lambda: f'index {int(lost[0])} is out of range; the places of these images lie in {int(split.index.min())}…{int(split.index.max())}')
     return split[rows]
 
 # %% ../nbs/07_data.ipynb #89b98953
@@ -224,13 +232,15 @@ def split_recipe(
     else:
         ends = [len(text), *(i for i, c in enumerate(text) if c == '(')]
         cut = next((i for i in ends if i and Path(text[:i]).expanduser().exists()), None)
-        check(cut, lambda: f'no data set, and no .npz, folder or .tar[.gz], of the name {name!r}; {nearest(name.lower(), NAMES)}')
+        check(cut,
+              lambda: f'no data set, and no .npz, folder or .tar[.gz], of the name {name!r}; {nearest(name.lower(), NAMES)}')
     recipe = parse_recipe('data' + text[cut:])
     valid = [*list(inspect.signature(subset).parameters)[1:], 'space']
     options = dict(zip(['first'], recipe.args)) | recipe.kwargs
     nameless = f'{text}: options but the number of images have names, as in mnist(1000, val=100); {nearest("", valid)}'
     check(len(options) == len(recipe.args) + len(recipe.kwargs), nameless)
-    for k in options: check(k in valid, lambda: f'{text}: there is no option {k!r}; {nearest(k, valid)}')
+    for k in options:
+        check(k in valid, lambda: f'{text}: there is no option {k!r}; {nearest(k, valid)}')
     return text[:cut], options
 
 # %% ../nbs/07_data.ipynb #d6e362df
@@ -242,12 +252,14 @@ def load(
     max_gb:float|None=None,     # memory that the set may take; None: LOCALLEARNING_MAX_GB, else 80 % of what is free
 )->Data: # in memory, uint8 until used
     "Load a data set; raises `InputError` for unknown names and options, missing or damaged files, and a set over the memory bound."
-    check(isinstance(recipe, (str, Path)), lambda: f'{shown("recipe", recipe)}: must be the name or path of a data set, such as "mnist5k"')
+    check(isinstance(recipe, (str, Path)),
+          lambda: f'{shown("recipe", recipe)}: must be the name or path of a data set, such as "mnist5k"')
     name, options = split_recipe(str(recipe).strip())
     space, device = options.pop('space', 'pixel'), pick_device(str(device))
     pixels = read_pixels(name, root, download, partial(fits, max_gb=max_gb))
     try: full = Data.of(**pixels)._each(lambda s: s[mixed_order(len(s))] if in_blocks(s.y) else s)
     except InputError as e: raise InputError(f'{name}: {e}') from None
     data = replace(subset(full, **options), name=_with_option(name, **options))
-    if device != 'cpu': fits(sum(s.raw.nbytes for s in (data.train, data.test, data.valid) if s), name, max_gb, device)
+    if device != 'cpu':
+        fits(sum(s.raw.nbytes for s in (data.train, data.test, data.valid) if s), name, max_gb, device)
     return data.to(device).in_space(space)

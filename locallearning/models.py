@@ -38,7 +38,8 @@ class Out:
 def _listen(model, captured):
     roles = getattr(model, 'roles', {})
     def keep(name): return lambda module, args, out: captured.__setitem__(name, out)
-    if roles: return [model.get_submodule(path).register_forward_hook(keep(name)) for name, path in roles.items()]
+    if roles:
+        return [model.get_submodule(path).register_forward_hook(keep(name)) for name, path in roles.items()]
     def heard(module, args): captured['features'] = args[0].clone()
     return [m.register_forward_pre_hook(heard) for m in model.modules() if isinstance(m, nn.Linear)]
 
@@ -63,7 +64,8 @@ def read(
 )->Out: # logits, hidden, features and layer of one forward pass
     "Run a network once and see inside; gradients flow if they are enabled."
     check_model(model)
-    check(layer is None or isinstance(layer, str), lambda: f'{shown("layer", layer)}: must be the path of a layer, or None')
+    check(layer is None or isinstance(layer, str),
+          lambda: f'{shown("layer", layer)}: must be the path of a layer, or None')
     captured = {}
     hooks = _listen(model, captured)
     if layer and layer not in ('logits', 'hidden', 'features'):
@@ -75,7 +77,8 @@ def read(
     if layer == 'logits': out.layer = logits
     elif layer in ('hidden', 'features'): out.layer = getattr(out, layer)
     elif layer:
-        check('layer' in captured, lambda: f'layer {layer!r} of {type(model).__name__} did not run; choose one that does: {", ".join(out.paths)}')
+        check('layer' in captured,
+              lambda: f'layer {layer!r} of {type(model).__name__} did not run; choose one that does: {", ".join(out.paths)}')
         out.layer = captured['layer']
     return out
 
@@ -101,11 +104,14 @@ class Normalize(Piece, nn.Module):
     ):
         super().__init__()
         for k, v in dict(mean=mean, std=std).items():
-            check(isinstance(v, (tuple, list)), lambda: f'{shown(f"Normalize({k})", v)}: must be a tuple, one number per channel')
+            check(isinstance(v, (tuple, list)),
+                  lambda: f'{shown(f"Normalize({k})", v)}: must be a tuple, one number per channel')
             for number in v: check_number(f'Normalize({k})', number)
         self.mean,self.std = tuple(mean),tuple(std)
-        check(len(self.mean) == len(self.std) > 0 and min(self.std) > 0, f'Normalize(mean={mean}, std={std}): one positive std per mean is needed')
-        for k, v in dict(_mean=mean, _std=std).items(): self.register_buffer(k, torch.tensor(v).view(-1, 1, 1), persistent=False)
+        check(len(self.mean) == len(self.std) > 0 and min(self.std) > 0,
+              f'Normalize(mean={mean}, std={std}): one positive std per mean is needed')
+        for k, v in dict(_mean=mean, _std=std).items():
+            self.register_buffer(k, torch.tensor(v).view(-1, 1, 1), persistent=False)
     def forward(self, x): return (x - self._mean) / self._std
 
 # %% ../nbs/08_models.ipynb #bc3639a3
@@ -117,7 +123,8 @@ class LpUnit(Piece, nn.Module):
         super().__init__()
         check_number('LpUnit(p)', p, low=1, why='the order of a norm is at least 1')
         self.p = p
-    def forward(self, x): return x / x.flatten(1).norm(self.p, 1).clamp_min(1e-12).view(-1, *[1]*(x.ndim - 1))
+    def forward(self, x):
+        return x / x.flatten(1).norm(self.p, 1).clamp_min(1e-12).view(-1, *[1]*(x.ndim - 1))
 
 # %% ../nbs/08_models.ipynb #2e8c38a4
 class Prepended(nn.Module):
@@ -149,7 +156,8 @@ class Power(Piece, nn.Module):
         check_number('Power(n)', n, low=1, why='below 1 the slope is infinite at 0')
         self.n = n
     def forward(self, h): return h.relu() if self.n == 1 else h.relu() ** self.n
-    def slope(self, h): return (h > 0).to(h.dtype) if self.n == 1 else self.n * h.relu() ** (self.n - 1)
+    def slope(self, h):
+        return (h > 0).to(h.dtype) if self.n == 1 else self.n * h.relu() ** (self.n - 1)
 
 # %% ../nbs/08_models.ipynb #5ae6387f
 class Tanh(Piece, nn.Module):
@@ -170,11 +178,13 @@ class SHLP(Piece, nn.Module):
         batch_norm:bool=False,    # normalise after the activation, as the paper's spectral models do
     ):
         super().__init__()
-        for k, v in dict(in_features=in_features, width=width, classes=classes).items(): check_number(f'SHLP({k})', v, low=1, whole=True)
+        for k, v in dict(in_features=in_features, width=width, classes=classes).items():
+            check_number(f'SHLP({k})', v, low=1, whole=True)
         check_number('SHLP(n)', n, low=1)
         self.in_features,self.width,self.classes = in_features,width,classes
         self.n,self.activation,self.batch_norm = n,activation,batch_norm
-        check(activation in ('relu', 'tanh'), lambda: f'activation {activation!r}; {nearest(activation, ["relu", "tanh"])}')
+        check(activation in ('relu', 'tanh'),
+              lambda: f'activation {activation!r}; {nearest(activation, ["relu", "tanh"])}')
         check(activation == 'relu' or n == 1, f'n={n} with tanh: a power of a negative number is undefined; use n=1')
         self.flatten = nn.Flatten()
         self.hidden = nn.Linear(in_features, width, bias=False)
@@ -190,12 +200,14 @@ def flat_input(
 )->Tensor: # N×in_features
     "Flatten images; raises `InputError` when they are of another size."
     x = x.flatten(1)
-    check(x.shape[1] == in_features, f'images have {x.shape[1]} values each, the model was made for in_features={in_features}')
+    check(x.shape[1] == in_features,
+          f'images have {x.shape[1]} values each, the model was made for in_features={in_features}')
     return x
 
 # %% ../nbs/08_models.ipynb #8ef8ba8d
 @patch
-def forward(self:SHLP, x): return self.readout(self.norm(self.features(self.hidden(flat_input(self.flatten(x), self.in_features)))))
+def forward(self:SHLP, x):
+    return self.readout(self.norm(self.features(self.hidden(flat_input(self.flatten(x), self.in_features)))))
 
 # %% ../nbs/08_models.ipynb #85c8ed19
 @patch
@@ -230,8 +242,10 @@ def has_closed_form(
     of:str='features',  # the Jacobian of what: 'hidden', 'features' or 'logits'; for logits the readout must be known as well
 )->bool: # if `scaled`: whether `feature_jacobian_norm` takes it
     "Does the model have one hidden layer, a known linear map and a known slope?"
-    if of not in ('hidden', 'features', *['logits']*hasattr(model, 'effective_readout')): return False
-    if scaled and isinstance(model, Prepended) and isinstance(model.first, LpUnit) and model.first.p < math.inf: model = model.model
+    if of not in ('hidden', 'features', *['logits']*hasattr(model, 'effective_readout')):
+        return False
+    if scaled and isinstance(model, Prepended) and isinstance(model.first, LpUnit) and model.first.p < math.inf:
+        model = model.model
     return hasattr(model, 'effective_weight') and hasattr(getattr(model, 'features', None), 'slope')
 
 # %% ../nbs/08_models.ipynb #d548f1de
@@ -252,8 +266,10 @@ class MLP(Piece, nn.Module):
         classes:int=10,        # C
     ):
         super().__init__()
-        for k, v in dict(in_features=in_features, classes=classes).items(): check_number(f'MLP({k})', v, low=1, whole=True)
-        check(isinstance(widths, (tuple, list)), lambda: f'{shown("MLP(widths)", widths)}: must be a tuple, e.g. (500, 500)')
+        for k, v in dict(in_features=in_features, classes=classes).items():
+            check_number(f'MLP({k})', v, low=1, whole=True)
+        check(isinstance(widths, (tuple, list)),
+              lambda: f'{shown("MLP(widths)", widths)}: must be a tuple, e.g. (500, 500)')
         for v in widths: check_number('MLP(widths)', v, low=1, whole=True)
         check(len(widths) > 0, 'MLP(widths=()): at least one hidden layer is needed')
         self.in_features,self.widths,self.classes = in_features,tuple(widths),classes
@@ -275,17 +291,20 @@ def parametrize(
     check_model(model)
     paths = _weighty(model) if layers is None else [layer_path(model, p) for p in layers]
     check(paths, f'{type(model).__name__} has no linear or convolutional layer; name the layers that have a weight')
-    check(isinstance(piece, nn.Module), f'{piece!r} is no nn.Module; a parametrization is one whose forward takes a weight')
+    check(isinstance(piece, nn.Module),
+          f'{piece!r} is no nn.Module; a parametrization is one whose forward takes a weight')
     for path in paths: _register(model.get_submodule(path), path, deepcopy(piece), recipe)
     return model
 
 # %% ../nbs/08_models.ipynb #5d12fa51
-def _weighty(model): return [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+def _weighty(model):
+    return [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
 
 # %% ../nbs/08_models.ipynb #1ae780ac
 def _register(layer, path, piece, recipe):
     weight = getattr(layer, 'weight', None)
-    check(isinstance(weight, Tensor), f'layer {path!r} is a {type(layer).__name__} and has no weight; choose a linear or convolutional one')
+    check(isinstance(weight, Tensor),
+          f'layer {path!r} is a {type(layer).__name__} and has no weight; choose a linear or convolutional one')
     if recipe: piece.recipe = recipe
     try: register_parametrization(layer, 'weight', piece)
     except (RuntimeError, ValueError, TypeError, AttributeError) as e:

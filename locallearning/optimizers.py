@@ -20,7 +20,8 @@ class CrossEntropy(Piece):
     ):
         check_number('CrossEntropy(label_smoothing)', label_smoothing, low=0, high=1)
         self.label_smoothing = label_smoothing
-    def __call__(self, logits, y): return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+    def __call__(self, logits, y):
+        return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
 
 # %% ../nbs/09_optimizers.ipynb #31f97d3c
 class MultiMargin(Piece):
@@ -39,7 +40,8 @@ class Adam(Piece):
         betas:tuple=(.9, .999),     # decay of the two moments
         weight_decay:float=0.,      # L2 decay of every parameter; penalties are clearer
     ):
-        check(isinstance(betas, (tuple, list)) and len(betas) == 2, lambda: f'{shown("Adam(betas)", betas)}: must be two numbers, e.g. (0.9, 0.999)')
+        check(isinstance(betas, (tuple, list)) and len(betas) == 2,
+              lambda: f'{shown("Adam(betas)", betas)}: must be two numbers, e.g. (0.9, 0.999)')
         for beta in betas: check_number('Adam(betas)', beta, low=0, high=1)
         check_number('Adam(weight_decay)', weight_decay, low=0)
         self.betas,self.weight_decay = tuple(betas),weight_decay
@@ -58,7 +60,8 @@ class SGD(Piece):
     ):
         check_number('SGD(momentum)', momentum, low=0)
         check_number('SGD(weight_decay)', weight_decay, low=0)
-        check(not nesterov or momentum > 0, lambda: f'SGD(momentum={momentum}, nesterov=True): looking ahead needs a momentum > 0')
+        check(not nesterov or momentum > 0,
+              lambda: f'SGD(momentum={momentum}, nesterov=True): looking ahead needs a momentum > 0')
         self.momentum,self.weight_decay,self.nesterov = momentum,weight_decay,nesterov
     def __call__(self, params):
         return torch.optim.SGD(params, lr=1e-3, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
@@ -86,7 +89,8 @@ class Steps(Piece):
     ):
         check_schedule('Steps', lr, of, epochs)
         pairs = isinstance(milestones, (tuple, list)) and all(isinstance(m, (tuple, list)) and len(m) == 2 for m in milestones)
-        check(pairs, lambda: f'{shown("Steps(milestones)", milestones)}: must be pairs of epoch and rate, e.g. ((31, 5e-4), (91, 2e-4))')
+        check(pairs,
+              lambda: f'{shown("Steps(milestones)", milestones)}: must be pairs of epoch and rate, e.g. ((31, 5e-4), (91, 2e-4))')
         for epoch, rate in milestones:
             check_number('Steps(milestones)', epoch, low=0)
             check_number('Steps(milestones)', rate, low=0)

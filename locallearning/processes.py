@@ -22,18 +22,22 @@ def joined(
 )->Iterator[list]: # host and process number of each
     "Form the group that `torchrun` describes; inside, a process that is gone is `Lost`, with its number."
     check_number('timeout', timeout, above=0)
-    if cuda := torch.cuda.is_available(): torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
-    with wired(): dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo', timeout=timedelta(seconds=timeout))
+    if cuda := torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
+    with wired():
+        dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo', timeout=timedelta(seconds=timeout))
     try:
         peers = _peers()
         yield peers
     except (Lost, SystemExit) as e:
-        if isinstance(e, Lost) or e.code == 143 and hasattr(e, 'epoch') and _missing(peers): raise _named(e, peers) from None
+        if isinstance(e, Lost) or e.code == 143 and hasattr(e, 'epoch') and _missing(peers):
+            raise _named(e, peers) from None
         raise
     finally: dist.destroy_process_group()
 
 # %% ../nbs/04_processes.ipynb #fb76aabb
-def rank()->int: "Which process this is, from 0; 0 where it is the only one."; return dist.get_rank() if _up() else 0
+def rank()->int:
+    "Which process this is, from 0; 0 where it is the only one."; return dist.get_rank() if _up() else 0
 
 # %% ../nbs/04_processes.ipynb #ba85f0b2
 def size()->int: "How many processes there are."; return dist.get_world_size() if _up() else 1
@@ -51,7 +55,8 @@ class Lost(RuntimeError):
 def wired():
     "Inside, a connection that breaks is `Lost`."
     try: yield
-    except RuntimeError as e: raise Lost(f'the connection to another process broke: {str(e).splitlines()[0]}') from e
+    except RuntimeError as e:
+        raise Lost(f'the connection to another process broke: {str(e).splitlines()[0]}') from e
 
 # %% ../nbs/04_processes.ipynb #1b148e2f
 def _peers():
@@ -123,6 +128,7 @@ def in_step(
         with during(epoch): now = torch.tensor(next(todo, -1) if rank() == 0 else 0)
         with during(int(now)), wired():
             dist.broadcast(now, 0)
-            for t in (t for o in state.values() for t in o.state_dict().values()): dist.broadcast(t, 0)
+            for t in (t for o in state.values() for t in o.state_dict().values()):
+                dist.broadcast(t, 0)
         if (epoch := int(now)) < 0: return
         yield epoch

@@ -113,7 +113,8 @@ def gated_sq_norm(
 )->Tensor: # scalar, mean over images of ‖V diag(a) W‖²_F, differentiable
     "Squared Frobenius norm of the Jacobian of the logits of a one-hidden-layer network, by the cheaper of two exact ways."
     (n, width), (classes, dim) = gates.shape, (len(readout), weight.shape[1])
-    if 24*classes*n*dim < width*(13*dim + 5*n): return sum(_squared_rows((gates * v) @ weight).sum() for v in readout) / n
+    if 24*classes*n*dim < width*(13*dim + 5*n):
+        return sum(_squared_rows((gates * v) @ weight).sum() for v in readout) / n
     return (_Gram.apply(readout.T) * _Gram.apply(gates.T) * _Gram.apply(weight)).sum() / n
 
 # %% ../nbs/12_regularizers.ipynb #37ef410c
@@ -124,7 +125,8 @@ def closed_form(
 )->Tensor: # scalar, mean over images of ‖∂of/∂x‖²_F, differentiable
     "Squared Frobenius norm of the Jacobian of a one-hidden-layer network, exactly and without autograd."
     weight = model.effective_weight()
-    if of == 'logits': return gated_sq_norm(model.features.slope(h), weight, model.effective_readout())
+    if of == 'logits':
+        return gated_sq_norm(model.features.slope(h), weight, model.effective_readout())
     rows = _squared_rows(weight)
     return rows.sum() if of == 'hidden' else model.features.slope(h).square().mean(0) @ rows
 
@@ -154,11 +156,14 @@ def forward(self:Jacobian,
     out:Out,         # what `read(model, x)` returned
 )->Tensor: # scalar, unweighted
     "Raises `InputError` for an unknown layer, and for batch norms that keep no running statistics."
-    if self.n is None and has_closed_form(model, of=self.of): return closed_form(model, out.hidden, self.of)
+    if self.n is None and has_closed_form(model, of=self.of):
+        return closed_form(model, out.hidden, self.of)
     lost = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is None]
-    check(not lost, f'{lost}: without running statistics no image has a Jacobian of its own; use track_running_stats=True')
+    check(not lost,
+          f'{lost}: without running statistics no image has a Jacobian of its own; use track_running_stats=True')
     with evaluating(model, _BatchNorm) as live:
-        if x.requires_grad and not live and self.of in ('logits', 'hidden', 'features'): t = getattr(out, self.of)
+        if x.requires_grad and not live and self.of in ('logits', 'hidden', 'features'):
+            t = getattr(out, self.of)
         else:
             x = x if x.requires_grad else x.detach().requires_grad_()
             t = read(model, x, self.of).layer
@@ -179,7 +184,8 @@ def covariance(
     for h in chunks:
         h = h.detach().flatten(1)
         h = (h.cpu() if h.device.type == 'mps' else h).double()
-        if not count: shift, total, gram = h.mean(0), torch.zeros_like(h[0]), h.new_zeros(h.shape[1], h.shape[1])
+        if not count:
+            shift, total, gram = h.mean(0), torch.zeros_like(h[0]), h.new_zeros(h.shape[1], h.shape[1])
         h = h - shift
         count, total = count + len(h), total + h.sum(0)
         _add_product(gram, h)
@@ -225,7 +231,8 @@ class Spectral(Piece, nn.Module):
         check_number('Spectral(tau)', tau, low=0, whole=True)
         check(isinstance(of, str), lambda: f'{shown("Spectral(of)", of)}: must be the path of a layer')
         check(offset in ('code', 'paper'), lambda: f'offset {offset!r}; {nearest(offset, ["code", "paper"])}')
-        check(tau >= (offset == 'paper'), f'Spectral(tau={tau}, offset={offset!r}): the anchor would lie before the first variance')
+        check(tau >= (offset == 'paper'),
+              f'Spectral(tau={tau}, offset={offset!r}): the anchor would lie before the first variance')
         self.strength,self.exponent,self.tau,self.of,self.offset = strength,exponent,tau,of,offset
         self.generator = None
         self.register_buffer('basis', None, persistent=False)
@@ -233,7 +240,8 @@ class Spectral(Piece, nn.Module):
 # %% ../nbs/12_regularizers.ipynb #3840ed2c
 def _eigenvectors(cov):
     try: return torch.linalg.eigh(cov).eigenvectors
-    except torch.linalg.LinAlgError: return torch.from_numpy(scipy.linalg.eigh(cov.cpu().numpy(), driver='evr')[1]).to(cov)
+    except torch.linalg.LinAlgError:
+        return torch.from_numpy(scipy.linalg.eigh(cov.cpu().numpy(), driver='evr')[1]).to(cov)
 
 # %% ../nbs/12_regularizers.ipynb #189bdbf8
 @patch
@@ -246,7 +254,8 @@ def refresh(self:Spectral,
     with torch.no_grad(), evaluating(model):
         chunks = (read(model, x, self.of).layer for x, _ in batches)
         cov, _ = covariance(chunks)
-    check(cov.isfinite().all(), lambda: f'{self!r}: the {self.of} of the {type(model).__name__} are not finite; lower learning rate or strength')
+    check(cov.isfinite().all(),
+          lambda: f'{self!r}: the {self.of} of the {type(model).__name__} are not finite; lower learning rate or strength')
     like = next(model.parameters())
     self.basis = _eigenvectors(cov).flip(1).to(like.device, like.dtype)
 
@@ -261,8 +270,11 @@ def forward(self:Spectral,
     "Raises `InputError` before the first `refresh`, and where there is no tail to penalise."
     h = (getattr(out, self.of) if self.of in ('logits', 'hidden', 'features') else read(model, x, self.of).layer).flatten(1)
     anchor = self.tau - (self.offset == 'paper')
-    check(h.shape[1] > anchor + 1, lambda: f'{self!r}: {self.of} has {h.shape[1]} units, none lies behind the anchor; lower tau')
+    check(h.shape[1] > anchor + 1,
+          lambda: f'{self!r}: {self.of} has {h.shape[1]} units, none lies behind the anchor; lower tau')
     check(len(h) > 1, lambda: f'{self!r}: a batch of {len(h)} has no covariance; use a larger batch')
-    check(self.basis is not None, lambda: f'{self!r} has no basis yet; call refresh(model, batches, epoch) at the start of every epoch')
-    check(len(self.basis) == h.shape[1], lambda: f'{self!r}: the basis has {len(self.basis)} units, not {h.shape[1]}; refresh on this model')
+    check(self.basis is not None,
+          lambda: f'{self!r} has no basis yet; call refresh(model, batches, epoch) at the start of every epoch')
+    check(len(self.basis) == h.shape[1],
+          lambda: f'{self!r}: the basis has {len(self.basis)} units, not {h.shape[1]}; refresh on this model')
     return tail_misfit(batch_spectrum(h, self.basis), self.exponent, anchor)

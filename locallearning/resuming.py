@@ -83,7 +83,8 @@ class History:
     def add(self, epoch, split, **values):
         self.rows += [dict(zip(self.columns, (epoch, split, k, float(v)))) for k, v in values.items()]
     def state_dict(self): return {'rows': [list(r.values()) for r in self.rows]}
-    def load_state_dict(self, state): self.rows = [dict(zip(self.columns, r)) for r in state['rows']]
+    def load_state_dict(self, state):
+        self.rows = [dict(zip(self.columns, r)) for r in state['rows']]
     @property
     def frame(self): return pd.DataFrame(self.rows, columns=self.columns)
     def last(self, quantity, split='train'):

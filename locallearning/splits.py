@@ -28,7 +28,8 @@ def as_tensor(
 )->Tensor:
     "Make a tensor of numbers; raises `InputError` for what holds none."
     try: return torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as e: raise InputError(f'{what} are not numbers ({e}); expected a tensor or an array') from None
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise InputError(f'{what} are not numbers ({e}); expected a tensor or an array') from None
 
 # %% ../nbs/06_splits.ipynb #09e35442
 def check_images(
@@ -38,12 +39,14 @@ def check_images(
 )->Tensor: # `x` itself
     "Raise `InputError` unless `x` holds finite floating-point images within their bounds (to 1e-6)."
     check(isinstance(x, Tensor), f'{what}: got a {type(x).__name__}, expected a tensor')
-    check(x.is_floating_point(), f'{what} are {x.dtype}: integer images given where floats are needed; divide by 255: x.float()/255')
+    check(x.is_floating_point(),
+          f'{what} are {x.dtype}: integer images given where floats are needed; divide by 255: x.float()/255')
     check(x.ndim in (2, 4), f'{what} have shape {tuple(x.shape)}; expected N×C×H×W (one channel: x[:, None]) or N×D')
     check(len(x) > 0, f'{what} have shape {tuple(x.shape)}: no images at all')
     finite = x.detach().flatten(1).isfinite().all(1)
     bad = (~finite).nonzero()[:, 0]
-    check(len(bad) == 0, lambda: f'{what}: {len(bad)} of {len(x)} hold NaN or Inf, the first are numbers {bad[:3].tolist()}; remove them')
+    check(len(bad) == 0,
+          lambda: f'{what}: {len(bad)} of {len(x)} hold NaN or Inf, the first are numbers {bad[:3].tolist()}; remove them')
     if bounds is not None: _check_bounds(x.detach(), *bounds, what)
     return x
 
@@ -69,7 +72,8 @@ def check_labels(
     check(len(y) == n, f'{n} images but {len(y)} {what}; expected as many labels as images')
     wrong = ((y < 0) | (y >= classes) if classes is not None else y < 0).nonzero()
     valid = '0, 1, 2, …' if classes is None else f'0…{classes - 1}'
-    if len(wrong): raise InputError(f'{what}: number {int(wrong[0])} is {int(y[wrong[0, 0]])}; expected {valid}')
+    if len(wrong):
+        raise InputError(f'{what}: number {int(wrong[0])} is {int(y[wrong[0, 0]])}; expected {valid}')
     return y.long()
 
 # %% ../nbs/06_splits.ipynb #f4cf960c
@@ -88,7 +92,8 @@ class Split:
         if self.index is None: self.index = torch.arange(len(self.raw))
 
     def __len__(self): return len(self.raw)
-    def __repr__(self): return f'Split({"×".join(map(str, self.raw.shape))}, {self.raw.dtype}, {self.space}, {self.raw.device})'
+    def __repr__(self):
+        return f'Split({"×".join(map(str, self.raw.shape))}, {self.raw.dtype}, {self.space}, {self.raw.device})'
 
     @cached_property
     def x(self)->Tensor:
@@ -102,15 +107,18 @@ def _floats(raw, scale=None):
 
 # %% ../nbs/06_splits.ipynb #8e6a54f6
 def _rows(rows, n):
-    if isinstance(rows, slice): return rows if (rows.step or 1) > 0 else torch.tensor(range(n)[rows], dtype=torch.long)
+    if isinstance(rows, slice):
+        return rows if (rows.step or 1) > 0 else torch.tensor(range(n)[rows], dtype=torch.long)
     rows = torch.as_tensor(rows).detach().cpu()
     if rows.dtype == torch.bool:
         check(rows.shape == (n,), f'mask of shape {tuple(rows.shape)} for {n} images; expected one bool an image')
         return rows.nonzero()[:, 0]
-    check(rows.numel() == 0 or not rows.is_floating_point(), f'index of {rows.dtype}; expected integers, a mask or a slice')
+    check(rows.numel() == 0 or not rows.is_floating_point(),
+          f'index of {rows.dtype}; expected integers, a mask or a slice')
     rows = rows.long().reshape(-1)
     wrong = rows[(rows < -n) | (rows >= n)]
-    if len(wrong): raise InputError(f'index {int(wrong[0])} is out of range; there are {n} images, 0…{n - 1}')
+    if len(wrong):
+        raise InputError(f'index {int(wrong[0])} is out of range; there are {n} images, 0…{n - 1}')
     return rows % n if n else rows
 
 # %% ../nbs/06_splits.ipynb #e2086b8c
@@ -177,8 +185,10 @@ def as_split(
         x = check_images(as_tensor(data[0], 'images')).detach()
         data = Split(x if x.dtype == torch.float64 else x.float(), as_tensor(data[1], 'labels').to(x.device))
     check(isinstance(data, Split), f'got a {type(data).__name__}; expected a split such as data.test, or a pair (x, y)')
-    check(len(data) > 0 and data.raw.ndim in (2, 4), f'images have shape {tuple(data.raw.shape)}; expected N×C×H×W or N×D with N ≥ 1')
-    if data.raw.dtype != torch.uint8: check_images(data.raw, data.bounds if data.scale is None else (0., 1.))
+    check(len(data) > 0 and data.raw.ndim in (2, 4),
+          f'images have shape {tuple(data.raw.shape)}; expected N×C×H×W or N×D with N ≥ 1')
+    if data.raw.dtype != torch.uint8:
+        check_images(data.raw, data.bounds if data.scale is None else (0., 1.))
     y = check_labels(data.y, len(data), classes)
     return data if y is data.y else replace(data, y=y)
 
@@ -198,7 +208,8 @@ def in_space(
     if p is not None: space = f'{space}(p={p:g})'
     if space != 'pixel': space = f'lp_unit(p={_lp_norm(space):g})'
     if space == self.space: return self
-    check(self.scale is not None or self.space == 'pixel', f'these images exist only in space {self.space!r}; make {space!r} from pixels')
+    check(self.scale is not None or self.space == 'pixel',
+          f'these images exist only in space {self.space!r}; make {space!r} from pixels')
     if space == 'pixel': return replace(self, space=space, bounds=(0., 1.), scale=None)
     scale = _lp_scale(self.raw, _lp_norm(space))
     return replace(self, space=space, bounds=(torch.zeros_like(scale), scale), scale=scale)
@@ -220,7 +231,8 @@ def gaussian_noise(
 )->Split: # float32 N×C×H×W in space 'gaussian', labels 0, bounds (-inf, inf)
     "Draw images of standard normal noise; image i depends on `seed` and i alone."
     check_number('n', n, low=1, whole=True, why='so many images of noise')
-    check(isinstance(shape, (tuple, list)), lambda: f'{shown("shape", shape)}: must be the shape of an image, e.g. (3, 32, 32)')
+    check(isinstance(shape, (tuple, list)),
+          lambda: f'{shown("shape", shape)}: must be the shape of an image, e.g. (3, 32, 32)')
     for size in shape: check_number('shape', size, low=1, whole=True)
     x = torch.empty(n, *shape)
     for i, image in enumerate(x): image.normal_(generator=stream(seed, 'noise', i))

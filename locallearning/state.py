@@ -78,13 +78,16 @@ def check_model(
 def _flatten(tree, tensors, name=''):
     if isinstance(tree, Tensor): return {'$tensor': _add(tensors, name or 'tensor', tree)}
     inner = lambda k, v: _flatten(v, tensors, f'{name}.{k}' if name else f'{k}')
-    if isinstance(tree, dict): return {'$dict': [[_plain(k, name), inner(k, v)] for k, v in tree.items()]}
-    if isinstance(tree, (list, tuple)): return {'$list' if isinstance(tree, list) else '$tuple': [inner(i, v) for i, v in enumerate(tree)]}
+    if isinstance(tree, dict):
+        return {'$dict': [[_plain(k, name), inner(k, v)] for k, v in tree.items()]}
+    if isinstance(tree, (list, tuple)):
+        return {'$list' if isinstance(tree, list) else '$tuple': [inner(i, v) for i, v in enumerate(tree)]}
     return _plain(tree, name)
 
 # %% ../nbs/03_state.ipynb #d167cade
 def _plain(value, name):
-    check(value is None or isinstance(value, (bool, int, float, str)), f'{name}: a {type(value).__name__} cannot be saved; use tensors and plain data')
+    check(value is None or isinstance(value, (bool, int, float, str)),
+          f'{name}: a {type(value).__name__} cannot be saved; use tensors and plain data')
     return value
 
 # %% ../nbs/03_state.ipynb #762cfc69
@@ -125,17 +128,21 @@ def load_tree(
     try:
         with safe_open(path, 'pt', device=str(device)) as f:
             head, tensors = (f.metadata() or {}).get('locallearning'), {k: f.get_tensor(k).clone() for k in f.keys()}
-    except (SafetensorError, OSError) as e: raise InputError(f'checkpoint {path} is damaged or no safetensors file ({e}); make it again') from None
-    check(head is not None, f'{path} holds tensors but no description by locallearning; load it as a state dict of a model that you name')
+    except (SafetensorError, OSError) as e:
+        raise InputError(f'checkpoint {path} is damaged or no safetensors file ({e}); make it again') from None
+    check(head is not None,
+          f'{path} holds tensors but no description by locallearning; load it as a state dict of a model that you name')
     try: return _unflatten(json.loads(head), tensors)
-    except (ValueError, KeyError, TypeError) as e: raise InputError(f'checkpoint {path} is damaged: its description does not fit its tensors ({e!r}); make it again') from None
+    except (ValueError, KeyError, TypeError) as e:
+        raise InputError(f'checkpoint {path} is damaged: its description does not fit its tensors ({e!r}); make it again') from None
 
 # %% ../nbs/03_state.ipynb #aed22e8b
 def describe(
     piece, # a model, penalty, attack, or None
 )->str: # recipe text, or the import path of a foreign piece
     "Write down what a piece is: the recipe that rebuilds it where there is one."
-    if type(piece).__repr__ is not nn.Module.__repr__ and _rebuilds(repr(piece), type(piece)): return repr(piece)
+    if type(piece).__repr__ is not nn.Module.__repr__ and _rebuilds(repr(piece), type(piece)):
+        return repr(piece)
     named = piece if hasattr(piece, '__qualname__') else type(piece)
     return f'{named.__module__}.{named.__qualname__}'
 
@@ -182,7 +189,8 @@ def load_checkpoint(
     "Read a checkpoint, into `model` if there is one; raises `InputError` where class or sizes disagree."
     if model is not None: check_model(model)
     saved = load_tree(path, device)
-    check(isinstance(saved, dict) and {'about', 'model'} <= saved.keys(), f'{path} is not the checkpoint of a model; give one that save_checkpoint wrote')
+    check(isinstance(saved, dict) and {'about', 'model'} <= saved.keys(),
+          f'{path} is not the checkpoint of a model; give one that save_checkpoint wrote')
     if model is not None: _load_state(model, saved, path)
     return saved
 
@@ -194,8 +202,10 @@ def misfit(
     "The first tensor in which a state dict does not fit a model, in words."
     mine, shape = model.state_dict(), lambda o: tuple(getattr(o, 'shape', ()))
     for k in [*mine, *state]:
-        if not (k in mine and k in state): return f'tensor {k!r} is only in the {"model" if k in mine else "file"}'
-        if shape(mine[k]) != shape(state[k]): return f'{k!r} has shape {shape(state[k])}, the model has {shape(mine[k])}'
+        if not (k in mine and k in state):
+            return f'tensor {k!r} is only in the {"model" if k in mine else "file"}'
+        if shape(mine[k]) != shape(state[k]):
+            return f'{k!r} has shape {shape(state[k])}, the model has {shape(mine[k])}'
     return ''
 
 # %% ../nbs/03_state.ipynb #8341015b
@@ -236,9 +246,11 @@ def load_model(
     "Rebuild a model from its checkpoint; raises `InputError` for a foreign model, which must be built first, and for modules that were not named."
     saved = load_checkpoint(path)
     about, missing = saved['about'], [m for m in saved['about'].get('modules', []) if m not in modules]
-    check(not missing, lambda: f'checkpoint {path} uses {", ".join(missing)}; pass {" ".join(f"--import {m}" for m in missing)} (modules={missing} in Python) to let that code run')
+    check(not missing,
+          lambda: f'checkpoint {path} uses {", ".join(missing)}; pass {" ".join(f"--import {m}" for m in missing)} (modules={missing} in Python) to let that code run')
     for text in [about['recipe'], *(p for o in about.get('parametrizations', {}).values() for p in o)]:
-        check('(' in text, f'checkpoint {path} holds a foreign {"model" if text == about["recipe"] else "parametrization"}, {text}; build it and pass it to load_checkpoint')
+        check('(' in text,
+              f'checkpoint {path} holds a foreign {"model" if text == about["recipe"] else "parametrization"}, {text}; build it and pass it to load_checkpoint')
     with seeded(0, 'rebuild'): model = _rebuild(about, modules)
     _load_state(model, saved, path)
     model.space = about['space']

@@ -37,8 +37,10 @@ def train_step(
 )->dict[str,Tensor]: # 'loss', 'logits' and each raw penalty by its class name, on the device
     "Make one gradient step; the caller's images stay as they are."
     check_model(model)
-    check(isinstance(opt, torch.optim.Optimizer), lambda: f'{shown("opt", opt)}: must be an optimizer over the parameters of the model')
-    for name, given in dict(x=x, y=y).items(): check(isinstance(given, Tensor), lambda: f'{shown(name, given)}: must be a tensor')
+    check(isinstance(opt, torch.optim.Optimizer),
+          lambda: f'{shown("opt", opt)}: must be an optimizer over the parameters of the model')
+    for name, given in dict(x=x, y=y).items():
+        check(isinstance(given, Tensor), lambda: f'{shown(name, given)}: must be a tensor')
     check_number('clip', clip, above=0, optional=True)
     penalties, constraints = callables('penalties', penalties), callables('constraints', constraints)
     if any(getattr(p, 'needs_x', False) for p in penalties): x = x.detach().requires_grad_()
@@ -73,9 +75,11 @@ def callables(
     given:Iterable, # functions or pieces
 )->list: # the same
     "The functions of a setting; raises `InputError` for a piece that is not in a list, and for a recipe that was not built."
-    check(isinstance(given, Iterable) and not isinstance(given, str), lambda: f'{shown(name, given)}: must be a list, e.g. [{describe(given)}]')
+    check(isinstance(given, Iterable) and not isinstance(given, str),
+          lambda: f'{shown(name, given)}: must be a list, e.g. [{describe(given)}]')
     given = list(given)
-    for o in given: check(callable(o), lambda: f'{shown(name, o)}: must be functions or pieces; build a recipe by build_recipe')
+    for o in given:
+        check(callable(o), lambda: f'{shown(name, o)}: must be functions or pieces; build a recipe by build_recipe')
     return given
 
 # %% ../nbs/11_training.ipynb #3315bbe4
@@ -89,7 +93,8 @@ def accuracy(
     check_model(model)
     split, device, hits = as_split(data), device_of(model), 0
     with evaluating(model):
-        for x, y, _ in split.batches(batch_size): hits += (model(x.to(device)).argmax(1) == y.to(device)).sum()
+        for x, y, _ in split.batches(batch_size):
+            hits += (model(x.to(device)).argmax(1) == y.to(device)).sum()
     return hits.item() / len(split)
 
 # %% ../nbs/11_training.ipynb #33c43a88
@@ -106,7 +111,8 @@ def check_fits(
     except (RuntimeError, ValueError, TypeError, IndexError) as e:
         raise InputError(f'{name} does not take images of shape {tuple(x.shape)}: {e}') from e
     finally: model.train(was)
-    check(logits.ndim == 2 and len(logits) == len(x), f'{name} returns {tuple(logits.shape)} for {len(x)} images; logits N×C are needed')
+    check(logits.ndim == 2 and len(logits) == len(x),
+          f'{name} returns {tuple(logits.shape)} for {len(x)} images; logits N×C are needed')
     over_classes = loss is F.cross_entropy or isinstance(loss, (CrossEntropy, MultiMargin))
     top, there = int(split.y.max()), logits.shape[1]
     check(not over_classes or top < there, f'labels: {top} occurs; {name} has {there} logits, for labels 0…{there - 1}')
@@ -126,15 +132,19 @@ def check_settings(
 ):
     "Raise `InputError` for settings with which nothing can be trained."
     check_model(model)
-    check(callable(loss), lambda: f'{shown("loss", loss)}: must be a function of logits and labels, e.g. CrossEntropy()')
+    check(callable(loss),
+          lambda: f'{shown("loss", loss)}: must be a function of logits and labels, e.g. CrossEntropy()')
     makes = opt is None or callable(opt)
-    check(makes, lambda: f'{shown("opt", opt)}: must be a function from parameters to an optimizer, e.g. Adam(), or None')
-    if not callable(lr): check_number('lr', lr, low=0, why='or a function of the epoch, e.g. Steps(1e-3)')
+    check(makes,
+          lambda: f'{shown("opt", opt)}: must be a function from parameters to an optimizer, e.g. Adam(), or None')
+    if not callable(lr):
+        check_number('lr', lr, low=0, why='or a function of the epoch, e.g. Steps(1e-3)')
     check_number('epochs', epochs, low=0, whole=True)
     check_number('batch_size', batch_size, low=1, whole=True)
     check_number('clip', clip, above=0, optional=True)
     check_number('every', every, low=1, whole=True)
-    check(folder is None or isinstance(folder, (str, Path)), lambda: f'{shown("folder", folder)}: must be a path or None')
+    check(folder is None or isinstance(folder, (str, Path)),
+          lambda: f'{shown("folder", folder)}: must be a path or None')
 
 # %% ../nbs/11_training.ipynb #7cb0186a
 def evaluate_into(
@@ -145,16 +155,19 @@ def evaluate_into(
     batch_size:int=1000, # images at a time
 ):
     "Add the accuracy on each of the splits `evals` to `history`."
-    for name, split in evals.items(): history.add(epoch, name, accuracy=accuracy(model, split, batch_size))
+    for name, split in evals.items():
+        history.add(epoch, name, accuracy=accuracy(model, split, batch_size))
 
 # %% ../nbs/11_training.ipynb #067f2b94
 class Batches:
     "The images of a training on its device: all in order, as often as asked for, is what `refresh` gets; `shuffled` is an epoch."
     def __init__(self, split, size, device): self.split,self.size,self.device = split,size,device
-    def __iter__(self): return ((x.to(self.device), y.to(self.device)) for x, y, _ in self.split.batches(self.size))
+    def __iter__(self):
+        return ((x.to(self.device), y.to(self.device)) for x, y, _ in self.split.batches(self.size))
     def __len__(self): return math.ceil(len(self.split) / self.size)
     def shuffled(self, generator):
-        for x, y, bounds in self.split.batches(self.size, generator): yield x.to(self.device), y.to(self.device), bounds
+        for x, y, bounds in self.split.batches(self.size, generator):
+            yield x.to(self.device), y.to(self.device), bounds
 
 # %% ../nbs/11_training.ipynb #2f92662a
 def begin_epoch(
@@ -167,7 +180,8 @@ def begin_epoch(
     "Give every piece that draws the stream of this epoch, reseed the global generator, and let every piece refresh."
     torch.manual_seed(stream(seed, 'global', epoch).initial_seed())
     for name, piece in zip(term_names(pieces), pieces):
-        if hasattr(piece, 'generator'): piece.generator = stream(seed, 'piece', name, epoch, device=str(device_of(model)))
+        if hasattr(piece, 'generator'):
+            piece.generator = stream(seed, 'piece', name, epoch, device=str(device_of(model)))
     for piece in pieces:
         if hasattr(piece, 'refresh'): piece.refresh(model, batches, epoch)
 
@@ -320,7 +334,8 @@ def _in_range(snapshots, epochs, folder):
     snapshots = list(snapshots)
     for s in snapshots: check_number('snapshots', s)
     check(folder or not snapshots, f'snapshots={snapshots} need a folder to be saved in; pass folder=')
-    for s in snapshots: check(0 <= s <= epochs, f'snapshots={snapshots}: {s} is not in 0…{epochs}, the epochs of this training')
+    for s in snapshots:
+        check(0 <= s <= epochs, f'snapshots={snapshots}: {s} is not in 0…{epochs}, the epochs of this training')
     return snapshots
 
 # %% ../nbs/11_training.ipynb #3491b878
@@ -339,7 +354,8 @@ def build_model(
     "Build a model that the user named; raises `InputError` for unknown names and for what is not a model."
     with seeded(seed, 'init'): net = _made(model, modules, sizes)
     kind = type(net).__name__
-    check(isinstance(net, nn.Module), lambda: f'{model} is a {kind}, not a model; a torch.nn.Module that returns logits is needed, such as SHLP(width=500)')
+    check(isinstance(net, nn.Module),
+          lambda: f'{model} is a {kind}, not a model; a torch.nn.Module that returns logits is needed, such as SHLP(width=500)')
     for text in parametrizations:
         piece = build_recipe(text, modules)
         parametrize(net, piece, recipe='' if '(' in describe(piece) else text)
@@ -359,12 +375,15 @@ def _made(model, modules, sizes):
 # %% ../nbs/11_training.ipynb #b08c4f16
 def check_training(model, data, evals, recipes):
     "Raise `InputError` for arguments of `train_model` of the wrong type."
-    check(isinstance(model, str), lambda: f'{shown("model", model)}: must be a recipe, e.g. "SHLP(784)"; `fit` trains a model that is there')
+    check(isinstance(model, str),
+          lambda: f'{shown("model", model)}: must be a recipe, e.g. "SHLP(784)"; `fit` trains a model that is there')
     check(isinstance(data, Data), lambda: f'{shown("data", data)}: must be a data set, such as load("mnist5k")')
     for name, given in recipes.items():
         right = isinstance(given, Iterable) and all(isinstance(o, str) for o in given) and not isinstance(given, str)
         check(right, lambda: f'{shown(name, given)}: must be a list of recipes, e.g. ["Jacobian(1e-3)"]')
-    for name in evals: check(name in ('train', 'valid', 'test'), lambda: f'evals: unknown split {name!r}; {nearest(name, ["train", "valid", "test"])}')
+    for name in evals:
+        check(name in ('train', 'valid', 'test'),
+              lambda: f'evals: unknown split {name!r}; {nearest(name, ["train", "valid", "test"])}')
 
 # %% ../nbs/11_training.ipynb #fd1268f3
 def train_model(
