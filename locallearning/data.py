@@ -112,7 +112,7 @@ def of(
     name:str='data',   # what to call it
 )->Data: # shares memory with what was given where it can, and leaves it as it was
     "Make a data set of arrays; raises `InputError` for what cannot be right."
-    train, test = (_make_split(x, y, part, classes) for x, y, part in ((x_train, y_train, 'train'), (x_test, y_test, 'test')))
+    train, test = _make_split(x_train, y_train, 'train', classes), _make_split(x_test, y_test, 'test', classes)
     a, b = train.raw, test.raw
     check(a.shape[1:] == b.shape[1:],
           f'training images are {tuple(a.shape[1:])}, test images {tuple(b.shape[1:])}; make them one shape')
@@ -251,7 +251,14 @@ def load(
     download:bool=True,         # get what is not there
     max_gb:float|None=None,     # memory that the set may take; None: LOCALLEARNING_MAX_GB, else 80 % of what is free
 )->Data: # in memory, uint8 until used
-    "Load a data set; raises `InputError` for unknown names and options, missing or damaged files, and a set over the memory bound."
+    """Load a data set; raises `InputError` for unknown names and options, missing or damaged files, and a set over the memory bound.
+
+    >>> data = ll.load('mnist5k')
+    >>> data.train.x.shape, data.train.y.shape
+    (torch.Size([4000, 1, 28, 28]), torch.Size([4000]))
+    >>> ll.load('mnist(per_class=100, val=5000, seed=0)')
+    >>> ll.load('photos/')  # train/<class>/* and test/<class>/*
+    """
     check(isinstance(recipe, (str, Path)),
           lambda: f'{shown("recipe", recipe)}: must be the name or path of a data set, such as "mnist5k"')
     name, options = split_recipe(str(recipe).strip())

@@ -203,12 +203,14 @@ def fetch(
 # %% ../nbs/05_files.ipynb #40653acc
 def _listing(path):
     if path.is_dir():
-        return [(p.relative_to(path), None if p.is_dir() else p.read_bytes) for depth in ('*/*', '*/*/*') for p in path.glob(depth)]
+        found = [p for depth in ('*/*', '*/*/*') for p in path.glob(depth)]
+        return [(p.relative_to(path), None if p.is_dir() else p.read_bytes) for p in found]
     tar = tarfile.open(path)
-    members = [(PurePosixPath(m.name), None if m.isdir() else partial(_member, tar, m)) for m in tar if m.isdir() or m.isfile()]
+    found = [m for m in tar if m.isdir() or m.isfile()]
+    members = [(PurePosixPath(m.name), None if m.isdir() else partial(_member, tar, m)) for m in found]
     tar.fileobj.seek(tar.offset)
-    _readable(tar.fileobj.read(512) == bytes(512),
-              f'{path} is truncated or no archive (its end mark is missing); get it again')
+    whole = tar.fileobj.read(512) == bytes(512)
+    _readable(whole, f'{path} is truncated or no archive (its end mark is missing); get it again')
     return members
 
 # %% ../nbs/05_files.ipynb #f1746ead
@@ -230,7 +232,8 @@ def _find_images(path):
 # %% ../nbs/05_files.ipynb #11f4f6c5
 def _decode(data, what):
     try:
-        image = Image.open(io.BytesIO(data)); return np.array(image.convert('L' if image.mode in ('1', 'L') else 'RGB'))
+        image = Image.open(io.BytesIO(data))
+        return np.array(image.convert('L' if image.mode in ('1', 'L') else 'RGB'))
     except (OSError, SyntaxError, ValueError) as e:
         raise InputError(f'{what} is damaged or no image ({e}); replace or remove it') from None
 

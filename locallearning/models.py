@@ -36,12 +36,13 @@ class Out:
 
 # %% ../nbs/08_models.ipynb #1445620e
 def _listen(model, captured):
-    roles = getattr(model, 'roles', {})
-    def keep(name): return lambda module, args, out: captured.__setitem__(name, out)
-    if roles:
-        return [model.get_submodule(path).register_forward_hook(keep(name)) for name, path in roles.items()]
+    def keep(name):
+        def hook(module, args, out): captured[name] = out
+        return hook
     def heard(module, args): captured['features'] = args[0].clone()
-    return [m.register_forward_pre_hook(heard) for m in model.modules() if isinstance(m, nn.Linear)]
+    roles = getattr(model, 'roles', {})
+    if not roles: return [m.register_forward_pre_hook(heard) for m in model.modules() if isinstance(m, nn.Linear)]
+    return [model.get_submodule(path).register_forward_hook(keep(name)) for name, path in roles.items()]
 
 # %% ../nbs/08_models.ipynb #86b671c2
 def layer_path(
@@ -62,7 +63,12 @@ def read(
     x:Tensor,               # N×C×H×W images (or whatever the model takes)
     layer:str|None=None,    # 'logits', 'hidden', 'features' or the path of any submodule
 )->Out: # logits, hidden, features and layer of one forward pass
-    "Run a network once and see inside; gradients flow if they are enabled."
+    """Run a network once and see inside; gradients flow if they are enabled.
+
+    >>> out = ll.read(model, data.test.x[:100], layer='hidden')
+    >>> out.logits.shape, out.features.shape, out.layer.shape
+    (torch.Size([100, 10]), torch.Size([100, 500]), torch.Size([100, 500]))
+    """
     check_model(model)
     check(layer is None or isinstance(layer, str),
           lambda: f'{shown("layer", layer)}: must be the path of a layer, or None')
@@ -72,7 +78,8 @@ def read(
         def asked(module, args, out): captured['layer'] = out.clone()
         hooks.append(model.get_submodule(layer_path(model, layer)).register_forward_hook(asked))
     try: logits = model(x)
-    finally: [h.remove() for h in hooks]
+    finally:
+        for hook in hooks: hook.remove()
     out = Out(logits, captured, tuple(n for n, _ in model.named_modules() if n))
     if layer == 'logits': out.layer = logits
     elif layer in ('hidden', 'features'): out.layer = getattr(out, layer)
@@ -167,7 +174,12 @@ class Tanh(Piece, nn.Module):
 
 # %% ../nbs/08_models.ipynb #424fa45f
 class SHLP(Piece, nn.Module):
-    "Perceptron with a single hidden layer and no hidden bias."
+    """Perceptron with a single hidden layer and no hidden bias.
+
+    >>> model = ll.SHLP(784, width=500, classes=10)
+    >>> model(data.test.x[:100]).shape
+    torch.Size([100, 10])
+    """
     roles = dict(hidden='hidden', features='features')
     def __init__(self,
         in_features:int,          # D, values per image
@@ -207,7 +219,8 @@ def flat_input(
 # %% ../nbs/08_models.ipynb #8ef8ba8d
 @patch
 def forward(self:SHLP, x):
-    return self.readout(self.norm(self.features(self.hidden(flat_input(self.flatten(x), self.in_features)))))
+    hidden = self.hidden(flat_input(self.flatten(x), self.in_features))
+    return self.readout(self.norm(self.features(hidden)))
 
 # %% ../nbs/08_models.ipynb #85c8ed19
 @patch

@@ -132,7 +132,11 @@ def closed_form(
 
 # %% ../nbs/12_regularizers.ipynb #03d7ec46
 class Jacobian(Piece, nn.Module):
-    "Mean over the batch of ‖∂of/∂x‖²_F, from random projections or exact; no factor ½ (half of Hoffman's λ is our strength)."
+    """Mean over the batch of ‖∂of/∂x‖²_F, from random projections or exact; no factor ½ (half of Hoffman's λ is our strength).
+
+    >>> ll.fit(model, data, penalties=[ll.Jacobian(1e-3, n=3)])
+    >>> ll.Jacobian(1e-2, n=None, of='features')  # exact; in closed form where there is one hidden layer
+    """
     def __init__(self,
         strength:float=1e-3,    # weight in the loss
         n:int|None=3,           # random projections per image; None: exact
@@ -268,7 +272,8 @@ def forward(self:Spectral,
     out:Out,         # what `read(model, x)` returned
 )->Tensor: # scalar, unweighted
     "Raises `InputError` before the first `refresh`, and where there is no tail to penalise."
-    h = (getattr(out, self.of) if self.of in ('logits', 'hidden', 'features') else read(model, x, self.of).layer).flatten(1)
+    seen = self.of in ('logits', 'hidden', 'features')
+    h = (getattr(out, self.of) if seen else read(model, x, self.of).layer).flatten(1)
     anchor = self.tau - (self.offset == 'paper')
     check(h.shape[1] > anchor + 1,
           lambda: f'{self!r}: {self.of} has {h.shape[1]} units, none lies behind the anchor; lower tau')

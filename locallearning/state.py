@@ -76,13 +76,11 @@ def check_model(
 
 # %% ../nbs/03_state.ipynb #78366f4d
 def _flatten(tree, tensors, name=''):
+    def inner(k, v): return _flatten(v, tensors, f'{name}.{k}' if name else f'{k}')
     if isinstance(tree, Tensor): return {'$tensor': _add(tensors, name or 'tensor', tree)}
-    inner = lambda k, v: _flatten(v, tensors, f'{name}.{k}' if name else f'{k}')
-    if isinstance(tree, dict):
-        return {'$dict': [[_plain(k, name), inner(k, v)] for k, v in tree.items()]}
-    if isinstance(tree, (list, tuple)):
-        return {'$list' if isinstance(tree, list) else '$tuple': [inner(i, v) for i, v in enumerate(tree)]}
-    return _plain(tree, name)
+    if isinstance(tree, dict): return {'$dict': [[_plain(k, name), inner(k, v)] for k, v in tree.items()]}
+    if not isinstance(tree, (list, tuple)): return _plain(tree, name)
+    return {'$list' if isinstance(tree, list) else '$tuple': [inner(i, v) for i, v in enumerate(tree)]}
 
 # %% ../nbs/03_state.ipynb #d167cade
 def _plain(value, name):
@@ -115,7 +113,8 @@ def save_tree(
     "Save tensors and plain data in one safetensors file; tied tensors are written once."
     tensors = {}
     head = json.dumps(_flatten(tree, tensors))
-    return write_atomic(path, to_bytes({k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}, {'locallearning': head}))
+    copies = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
+    return write_atomic(path, to_bytes(copies, {'locallearning': head}))
 
 # %% ../nbs/03_state.ipynb #5465dfb3
 def load_tree(
@@ -157,8 +156,12 @@ def parametrizations(
     model:nn.Module, # any module
 )->dict[str,list[str]]: # path of a weight → recipes of the pieces that make it
     "Write down how the weights of a model are parametrized."
-    found = {n: m.parametrizations for n, m in model.named_modules() if is_parametrized(m)}
-    return {f'{n}.{k}'.lstrip('.'): [getattr(p, 'recipe', '') or describe(p) for p in pieces] for n, o in found.items() for k, pieces in o.items()}
+    found = {}
+    for path, module in model.named_modules():
+        if not is_parametrized(module): continue
+        for name, pieces in module.parametrizations.items():
+            found[f'{path}.{name}'.lstrip('.')] = [getattr(p, 'recipe', '') or describe(p) for p in pieces]
+    return found
 
 # %% ../nbs/03_state.ipynb #9df7d6bb
 def save_checkpoint(
@@ -173,7 +176,8 @@ def save_checkpoint(
     "Save a model so that `load_model` can rebuild it; a `.json` beside it is a copy of the description for people."
     check_model(model)
     own, cls = describe(model), type_before_parametrizations(model)
-    about = dict(recipe=own if '(' in own else recipe or own, class_=f'{cls.__module__}.{cls.__qualname__}', space=space)
+    if '(' not in own: own = recipe or own
+    about = dict(recipe=own, class_=f'{cls.__module__}.{cls.__qualname__}', space=space)
     about |= {k: v for k, v in dict(modules=list(modules), parametrizations=parametrizations(model)).items() if v}
     save_tree(path, dict(about=about, model=dict(model.state_dict()), more=more))
     plain = {k: v for k, v in more.items() if v is None or isinstance(v, (bool, int, float, str))}
@@ -210,7 +214,8 @@ def misfit(
 
 # %% ../nbs/03_state.ipynb #8341015b
 def _load_state(model, saved, path):
-    here, there, build = type_before_parametrizations(model).__qualname__, saved['about']['class_'], f'build {_whole(saved["about"])}'
+    here, there = type_before_parametrizations(model).__qualname__, saved['about']['class_']
+    build = f'build {_whole(saved["about"])}'
     check(there.endswith(f'.{here}'), f'checkpoint {path} holds a {there}, not a {here}; {build}')
     wrong = misfit(model, saved['model'])
     check(not wrong, f'checkpoint {path}: {wrong}; {build}')
@@ -262,7 +267,8 @@ def _rebuild(about, modules):
     for weight, texts in about.get('parametrizations', {}).items():
         path, _, name = weight.rpartition('.')
         for text in texts:
-            register_parametrization(model.get_submodule(path), name, piece := build_recipe(text, modules))
+            piece = build_recipe(text, modules)
+            register_parametrization(model.get_submodule(path), name, piece)
             if '(' not in describe(piece): piece.recipe = text
     return model
 

@@ -116,7 +116,8 @@ def _pieces(value):
     if isinstance(value, (list, tuple)): return [m for o in value for m in _pieces(o)]
     if isinstance(value, dict): return _pieces([*value.values()])
     if isinstance(value, Piece):
-        return [type(value).__module__, *_pieces([getattr(value, k, None) for k in inspect.signature(type(value)).parameters])]
+        given = [getattr(value, k, None) for k in inspect.signature(type(value)).parameters]
+        return [type(value).__module__, *_pieces(given)]
     if isinstance(value, str):
         try: value = parse_recipe(value)
         except InputError: return []
@@ -289,7 +290,8 @@ def locked(
 class Artefact:
     "A stored result: `art['history']`, its `key`, and the `folder` that holds it; `stale` where older code made it."
     def __init__(self, name, key, folder, stale=False):
-        self.name,self.key,self.folder,self.stale,self._value = name,key,folder,stale,None
+        self.name,self.key,self.folder,self.stale = name,key,folder,stale
+        self._value = None
     @property
     def value(self):
         if self._value is None: self._value = unstore(self.folder)
@@ -326,7 +328,8 @@ def read_about(
 def _make(self:Store, final, make, recipe, about, context):
     part = self.folder/f'{final.name}{".stale"*self.accept_stale}.part'
     part.mkdir(parents=True, exist_ok=True)
-    extra = {k: v for k, v in dict(context, folder=part).items() if k in inspect.signature(make).parameters and k not in recipe}
+    wanted = inspect.signature(make).parameters.keys() - recipe.keys()
+    extra = {k: v for k, v in dict(context, folder=part).items() if k in wanted}
     run = context.get('run')
     if run: before, run.stale = run.stale, []
     value = make(**recipe, **extra)
@@ -352,9 +355,12 @@ def older(self:Store,
 )->Artefact|None: # the newest, if older code is accepted and has made one
     "Find what the same request made when the code was another."
     if not self.accept_stale: return None
-    same = lambda o: all(o.get(k) == json.loads(json.dumps(about[k])) for k in ('make', 'arguments'))
-    found = [(path.stat().st_mtime_ns, path.parent, o) for path in self.folder.glob(f'{name}-*/value.json') if same(o := read_about(path.parent))]
-    for _, folder, o in sorted(found, key=lambda f: f[0], reverse=True):
-        key = hashlib.sha256(json.dumps({k: v for k, v in o.items() if k != 'stale'}, sort_keys=True).encode()).hexdigest()
+    asked = {k: json.loads(json.dumps(about[k])) for k in ('make', 'arguments')}
+    files = sorted(self.folder.glob(f'{name}-*/value.json'), key=lambda f: f.stat().st_mtime_ns, reverse=True)
+    for folder in (f.parent for f in files):
+        there = read_about(folder)
+        if any(there.get(k) != v for k, v in asked.items()): continue
+        request = json.dumps({k: v for k, v in there.items() if k != 'stale'}, sort_keys=True)
+        key = hashlib.sha256(request.encode()).hexdigest()
         if folder == self.path(name, key): return Artefact(name, key, folder, True)
     return None
