@@ -49,7 +49,8 @@ def shown(
     value,    # what was given for it
 )->str: # e.g. 'eps=-1', 'PGD(steps=None)' or, of what prints long, 'epochs is a KHLayer'
     "Put the value of a setting into the beginning of a message."
-    if not (value is None or isinstance(value, (bool, Real, str, list, tuple))): return f'{name} is a {type(value).__name__}'
+    if not (value is None or isinstance(value, (bool, Real, str, list, tuple))):
+        return f'{name} is a {type(value).__name__}'
     return f'{name.removesuffix(")")}={reprlib.repr(value)}{")"*name.endswith(")")}'
 
 # %% ../nbs/00_core.ipynb #9505661b

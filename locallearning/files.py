@@ -24,7 +24,8 @@ from .store import locked
 def _free_bytes(device='cpu'):
     if torch.device(device).type == 'cuda': return torch.cuda.mem_get_info(device)[0]
     meminfo = Path('/proc/meminfo')
-    if meminfo.exists(): return int(re.search(r'MemAvailable:\s+(\d+)', meminfo.read_text())[1])*1024
+    if meminfo.exists():
+        return int(re.search(r'MemAvailable:\s+(\d+)', meminfo.read_text())[1])*1024
     return os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')//2 if hasattr(os, 'sysconf') else float('inf')
 
 # %% ../nbs/05_files.ipynb #81597900
@@ -65,9 +66,11 @@ def read_npz(
     try:
         with zipfile.ZipFile(path) as z: size = sum(i.file_size for i in z.infolist())
         fits(size, str(path))
-        with np.load(path, allow_pickle=False) as f: parts = {k: f[k] for k in f.files if k in (*_NEED, 'classes')}
+        with np.load(path, allow_pickle=False) as f:
+            parts = {k: f[k] for k in f.files if k in (*_NEED, 'classes')}
     except InputError: raise
-    except _BROKEN as e: raise UnreadableFile(f'{path} is truncated, pickled or no npz file ({e}); make it again with np.savez') from None
+    except _BROKEN as e:
+        raise UnreadableFile(f'{path} is truncated, pickled or no npz file ({e}); make it again with np.savez') from None
     missing = [k for k in _NEED if k not in parts]
     check(not missing, lambda: f'{path} lacks {", ".join(missing)}; expected {", ".join(_NEED)}')
     return parts
@@ -148,7 +151,8 @@ def read_cifar10(
     content = {p.name: p.read_bytes() for p in folder.glob('*_batch*.bin')} if folder.is_dir() else _untar_cifar10(root)
     for f in _CIFAR_FILES:
         here = len(content.get(f, b''))
-        _readable(here == size, f'cifar10: {folder/f} has {here} bytes instead of {size}; delete {folder} and load again')
+        _readable(here == size,
+                  f'cifar10: {folder/f} has {here} bytes instead of {size}; delete {folder} and load again')
     records = np.stack([np.frombuffer(content[f], np.uint8).reshape(-1, 3073) for f in _CIFAR_FILES])
     x, y = records[..., 1:].reshape(6, -1, 3, 32, 32).transpose(0, 1, 3, 4, 2), records[..., 0]
     return dict(x_train=x[:5].reshape(-1, 32, 32, 3), y_train=y[:5].ravel(), x_test=x[5], y_test=y[5], classes=_CIFAR)
@@ -161,15 +165,18 @@ def _untar_cifar10(root):
     hint = f'; {pickled} is the pickled version, which is not read because pickles can run code' if pickled else ''
     _readable(archive.is_file(), f'cifar10: no {archive}; {_WHERE}{hint}')
     whole = check_integrity(archive, _CIFAR_MD5)
-    _readable(whole, f'cifar10: {archive} is truncated or altered, its MD5 is not {_CIFAR_MD5}; delete it and load again')
-    with tarfile.open(archive) as tar: return {Path(m.name).name: tar.extractfile(m).read() for m in tar if m.isfile()}
+    _readable(whole,
+              f'cifar10: {archive} is truncated or altered, its MD5 is not {_CIFAR_MD5}; delete it and load again')
+    with tarfile.open(archive) as tar:
+        return {Path(m.name).name: tar.extractfile(m).read() for m in tar if m.isfile()}
 
 # %% ../nbs/05_files.ipynb #137123b3
 def _download(name, root):
     from torchvision import datasets
     if name == 'cifar10': return datasets.utils.download_url(_CIFAR_URL, root, md5=_CIFAR_MD5)
     kind = _IDX[name][0]
-    if not all((Path(root)/kind/'raw'/f).is_file() for f in _IDX_FILES): getattr(datasets, kind)(root, download=True)
+    if not all((Path(root)/kind/'raw'/f).is_file() for f in _IDX_FILES):
+        getattr(datasets, kind)(root, download=True)
 
 # %% ../nbs/05_files.ipynb #3adb27eb
 def fetch(
@@ -196,11 +203,14 @@ def fetch(
 # %% ../nbs/05_files.ipynb #40653acc
 def _listing(path):
     if path.is_dir():
-        return [(p.relative_to(path), None if p.is_dir() else p.read_bytes) for depth in ('*/*', '*/*/*') for p in path.glob(depth)]
+        found = [p for depth in ('*/*', '*/*/*') for p in path.glob(depth)]
+        return [(p.relative_to(path), None if p.is_dir() else p.read_bytes) for p in found]
     tar = tarfile.open(path)
-    members = [(PurePosixPath(m.name), None if m.isdir() else partial(_member, tar, m)) for m in tar if m.isdir() or m.isfile()]
+    found = [m for m in tar if m.isdir() or m.isfile()]
+    members = [(PurePosixPath(m.name), None if m.isdir() else partial(_member, tar, m)) for m in found]
     tar.fileobj.seek(tar.offset)
-    _readable(tar.fileobj.read(512) == bytes(512), f'{path} is truncated or no archive (its end mark is missing); get it again')
+    whole = tar.fileobj.read(512) == bytes(512)
+    _readable(whole, f'{path} is truncated or no archive (its end mark is missing); get it again')
     return members
 
 # %% ../nbs/05_files.ipynb #f1746ead
@@ -215,13 +225,17 @@ def _find_images(path):
         elif get and p.parent.parent.name in ('train', 'test') and p.suffix.lower() in known:
             images.append((p.parent.parent.name, p.parent.name, p.name, get))
     for part in 'train', 'test':
-        check(any(o[0] == part for o in images), f'{path} has no images {part}/<class>/*; expected train/<class>/* and test/<class>/*')
+        check(any(o[0] == part for o in images),
+              f'{path} has no images {part}/<class>/*; expected train/<class>/* and test/<class>/*')
     return sorted(folders | {o[1] for o in images}), images
 
 # %% ../nbs/05_files.ipynb #11f4f6c5
 def _decode(data, what):
-    try: image = Image.open(io.BytesIO(data)); return np.array(image.convert('L' if image.mode in ('1', 'L') else 'RGB'))
-    except (OSError, SyntaxError, ValueError) as e: raise InputError(f'{what} is damaged or no image ({e}); replace or remove it') from None
+    try:
+        image = Image.open(io.BytesIO(data))
+        return np.array(image.convert('L' if image.mode in ('1', 'L') else 'RGB'))
+    except (OSError, SyntaxError, ValueError) as e:
+        raise InputError(f'{what} is damaged or no image ({e}); replace or remove it') from None
 
 # %% ../nbs/05_files.ipynb #cd88a243
 def _decode_all(path, fits):

@@ -22,21 +22,28 @@ def joined(
 )->Iterator[list]: # host and process number of each
     "Form the group that `torchrun` describes; inside, a process that is gone is `Lost`, with its number."
     check_number('timeout', timeout, above=0)
-    if cuda := torch.cuda.is_available(): torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
-    with wired(): dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo', timeout=timedelta(seconds=timeout))
+    cuda = torch.cuda.is_available()
+    if cuda: torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
+    backend = 'cpu:gloo,cuda:nccl' if cuda else 'gloo'
+    with wired(): dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     try:
         peers = _peers()
         yield peers
     except (Lost, SystemExit) as e:
-        if isinstance(e, Lost) or e.code == 143 and hasattr(e, 'epoch') and _missing(peers): raise _named(e, peers) from None
+        ended = not isinstance(e, Lost) and e.code == 143 and hasattr(e, 'epoch')  # by torchrun, as another is gone
+        if isinstance(e, Lost) or ended and _missing(peers): raise _named(e, peers) from None
         raise
     finally: dist.destroy_process_group()
 
 # %% ../nbs/04_processes.ipynb #fb76aabb
-def rank()->int: "Which process this is, from 0; 0 where it is the only one."; return dist.get_rank() if _up() else 0
+def rank()->int:
+    "Which process this is, from 0; 0 where it is the only one."
+    return dist.get_rank() if _up() else 0
 
 # %% ../nbs/04_processes.ipynb #ba85f0b2
-def size()->int: "How many processes there are."; return dist.get_world_size() if _up() else 1
+def size()->int:
+    "How many processes there are."
+    return dist.get_world_size() if _up() else 1
 
 # %% ../nbs/04_processes.ipynb #74cfd075
 def _up(): return dist.is_available() and dist.is_initialized()
@@ -51,13 +58,15 @@ class Lost(RuntimeError):
 def wired():
     "Inside, a connection that breaks is `Lost`."
     try: yield
-    except RuntimeError as e: raise Lost(f'the connection to another process broke: {str(e).splitlines()[0]}') from e
+    except RuntimeError as e:
+        raise Lost(f'the connection to another process broke: {str(e).splitlines()[0]}') from e
 
 # %% ../nbs/04_processes.ipynb #1b148e2f
 def _peers():
     mine = torch.tensor([zlib.crc32(socket.gethostname().encode()), os.getpid()])
-    with wired(): dist.all_gather(all_ := [torch.empty_like(mine) for _ in range(size())], mine)
-    return [tuple(t.tolist()) for t in all_]
+    everyone = [torch.empty_like(mine) for _ in range(size())]
+    with wired(): dist.all_gather(everyone, mine)
+    return [tuple(t.tolist()) for t in everyone]
 
 # %% ../nbs/04_processes.ipynb #159e8460
 def _missing(peers):
@@ -70,8 +79,13 @@ def _missing(peers):
 # %% ../nbs/04_processes.ipynb #1379e8b5
 def _named(e, peers, patience=2.):
     end = time.monotonic() + patience
-    while not (who := _missing(peers)) and time.monotonic() < end: time.sleep(.02)
-    lost = Lost(f'process{"es"*(len(who) > 1)} {", ".join(map(str, who))} of {len(peers)} {"are" if len(who) > 1 else "is"} gone' if who else str(e))
+    who = _missing(peers)
+    while not who and time.monotonic() < end:
+        time.sleep(.02)
+        who = _missing(peers)
+    many, numbers = len(who) > 1, ', '.join(map(str, who))
+    text = f'{"processes" if many else "process"} {numbers} of {len(peers)} {"are" if many else "is"} gone'
+    lost = Lost(text if who else str(e))
     lost.epoch, lost.first = getattr(e, 'epoch', -1), next(i for i in range(len(peers)) if i not in who)
     return lost
 
@@ -82,7 +96,9 @@ def during(
 ):
     "Inside, what ends this process early knows the epoch."
     try: yield
-    except (Lost, SystemExit) as e: e.epoch = epoch; raise
+    except (Lost, SystemExit) as e:
+        e.epoch = epoch
+        raise
 
 # %% ../nbs/04_processes.ipynb #1cd20a3d
 def spread(
@@ -117,12 +133,15 @@ def in_step(
     state:dict,             # name → object with `state_dict`, whose tensors are made those of process 0
 )->Iterator[int]: # the same epochs in all processes
     "Go through the epochs of a training together."
-    if size() == 1: yield from epochs; return
+    if size() == 1:
+        yield from epochs
+        return
     todo, epoch = iter(epochs) if rank() == 0 else None, -1
     while True:
         with during(epoch): now = torch.tensor(next(todo, -1) if rank() == 0 else 0)
         with during(int(now)), wired():
             dist.broadcast(now, 0)
-            for t in (t for o in state.values() for t in o.state_dict().values()): dist.broadcast(t, 0)
+            for t in (t for o in state.values() for t in o.state_dict().values()):
+                dist.broadcast(t, 0)
         if (epoch := int(now)) < 0: return
         yield epoch

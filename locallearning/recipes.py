@@ -28,14 +28,16 @@ def _arguments(args, kwargs):
 
 # %% ../nbs/01_recipes.ipynb #e3b39ec2
 def _literal(value):
-    if not isinstance(value, (list, tuple)): return _number(value.item() if getattr(value, 'shape', None) == () else value)
+    if not isinstance(value, (list, tuple)):
+        return _number(value.item() if getattr(value, 'shape', None) == () else value)
     inner = ', '.join(map(_literal, value))
     if isinstance(value, list): return f'[{inner}]'
     return f'({inner},)' if len(value) == 1 else f'({inner})'
 
 # %% ../nbs/01_recipes.ipynb #b9677689
 def _number(value):
-    if isinstance(value, float) and abs(value) == float('inf'): return '1e999' if value > 0 else '-1e999'
+    if isinstance(value, float) and abs(value) == float('inf'):
+        return '1e999' if value > 0 else '-1e999'
     if not isinstance(value, float) or not 0 < abs(value) < .01: return repr(value)
     mantissa, _, exponent = f'{Decimal(repr(value)).normalize():e}'.partition('e')
     return f'{mantissa}e{int(exponent)}'
@@ -63,7 +65,8 @@ def _read(node, text):
         case ast.Tuple(items): return tuple(_read(o, text) for o in items)
         case ast.Call(ast.Name(name), args, keywords) if all(k.arg for k in keywords):
             given = [k.arg for k in keywords]
-            for k in given: check(given.count(k) == 1, f'recipe {text!r}: {k} is given twice; give it once')
+            for k in given:
+                check(given.count(k) == 1, f'recipe {text!r}: {k} is given twice; give it once')
             return Recipe(name, tuple(_read(o, text) for o in args), {k.arg: _read(k.value, text) for k in keywords})
     wrong = f'recipe {text!r}: {ast.unparse(node)!r} is not a literal'
     raise InputError(f'{wrong}; use numbers, strings, lists, tuples, None or nested recipes')
@@ -109,7 +112,8 @@ def _completed(make, recipe, modules, known):
     "The recipe of a call of `make`, with what is known and was left out, in the recipes among its arguments too."
     def whole(inner): return complete_recipe(inner, modules, **known)
     params = inspect.signature(make).parameters
-    for k in recipe.kwargs: check(k in params or _open(params), lambda: f'{recipe.name} has no field {k!r}; {nearest(k, params)}')
+    for k in recipe.kwargs:
+        check(k in params or _open(params), lambda: f'{recipe.name} has no field {k!r}; {nearest(k, params)}')
     given = _bound(inspect.signature(make).bind_partial, recipe, recipe.args, recipe.kwargs).arguments
     named = [k for k, p in params.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     extra = {k: known[k] for k in named if k in known and k not in given}
@@ -167,7 +171,8 @@ class Piece:
             if not hasattr(self, k): continue
             value = getattr(self, k)
             if i == 0 and k == 'strength': args.append(value)
-            elif k != 'generator' and (p.default is p.empty or value != p.default): kwargs[k] = value
+            elif k != 'generator' and (p.default is p.empty or value != p.default):
+                kwargs[k] = value
         return f'{type(self).__name__}({_arguments(args, kwargs)})'
 
 # %% ../nbs/01_recipes.ipynb #42e15e67

@@ -76,15 +76,16 @@ def check_model(
 
 # %% ../nbs/03_state.ipynb #78366f4d
 def _flatten(tree, tensors, name=''):
+    def inner(k, v): return _flatten(v, tensors, f'{name}.{k}' if name else f'{k}')
     if isinstance(tree, Tensor): return {'$tensor': _add(tensors, name or 'tensor', tree)}
-    inner = lambda k, v: _flatten(v, tensors, f'{name}.{k}' if name else f'{k}')
     if isinstance(tree, dict): return {'$dict': [[_plain(k, name), inner(k, v)] for k, v in tree.items()]}
-    if isinstance(tree, (list, tuple)): return {'$list' if isinstance(tree, list) else '$tuple': [inner(i, v) for i, v in enumerate(tree)]}
-    return _plain(tree, name)
+    if not isinstance(tree, (list, tuple)): return _plain(tree, name)
+    return {'$list' if isinstance(tree, list) else '$tuple': [inner(i, v) for i, v in enumerate(tree)]}
 
 # %% ../nbs/03_state.ipynb #d167cade
 def _plain(value, name):
-    check(value is None or isinstance(value, (bool, int, float, str)), f'{name}: a {type(value).__name__} cannot be saved; use tensors and plain data')
+    check(value is None or isinstance(value, (bool, int, float, str)),
+          f'{name}: a {type(value).__name__} cannot be saved; use tensors and plain data')
     return value
 
 # %% ../nbs/03_state.ipynb #762cfc69
@@ -112,7 +113,8 @@ def save_tree(
     "Save tensors and plain data in one safetensors file; tied tensors are written once."
     tensors = {}
     head = json.dumps(_flatten(tree, tensors))
-    return write_atomic(path, to_bytes({k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}, {'locallearning': head}))
+    copies = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
+    return write_atomic(path, to_bytes(copies, {'locallearning': head}))
 
 # %% ../nbs/03_state.ipynb #5465dfb3
 def load_tree(
@@ -125,17 +127,21 @@ def load_tree(
     try:
         with safe_open(path, 'pt', device=str(device)) as f:
             head, tensors = (f.metadata() or {}).get('locallearning'), {k: f.get_tensor(k).clone() for k in f.keys()}
-    except (SafetensorError, OSError) as e: raise InputError(f'checkpoint {path} is damaged or no safetensors file ({e}); make it again') from None
-    check(head is not None, f'{path} holds tensors but no description by locallearning; load it as a state dict of a model that you name')
+    except (SafetensorError, OSError) as e:
+        raise InputError(f'checkpoint {path} is damaged or no safetensors file ({e}); make it again') from None
+    check(head is not None,
+          f'{path} holds tensors but no description by locallearning; load it as a state dict of a model that you name')
     try: return _unflatten(json.loads(head), tensors)
-    except (ValueError, KeyError, TypeError) as e: raise InputError(f'checkpoint {path} is damaged: its description does not fit its tensors ({e!r}); make it again') from None
+    except (ValueError, KeyError, TypeError) as e:
+        raise InputError(f'checkpoint {path} is damaged: its description does not fit its tensors ({e!r}); make it again') from None
 
 # %% ../nbs/03_state.ipynb #aed22e8b
 def describe(
     piece, # a model, penalty, attack, or None
 )->str: # recipe text, or the import path of a foreign piece
     "Write down what a piece is: the recipe that rebuilds it where there is one."
-    if type(piece).__repr__ is not nn.Module.__repr__ and _rebuilds(repr(piece), type(piece)): return repr(piece)
+    if type(piece).__repr__ is not nn.Module.__repr__ and _rebuilds(repr(piece), type(piece)):
+        return repr(piece)
     named = piece if hasattr(piece, '__qualname__') else type(piece)
     return f'{named.__module__}.{named.__qualname__}'
 
@@ -150,8 +156,12 @@ def parametrizations(
     model:nn.Module, # any module
 )->dict[str,list[str]]: # path of a weight → recipes of the pieces that make it
     "Write down how the weights of a model are parametrized."
-    found = {n: m.parametrizations for n, m in model.named_modules() if is_parametrized(m)}
-    return {f'{n}.{k}'.lstrip('.'): [getattr(p, 'recipe', '') or describe(p) for p in pieces] for n, o in found.items() for k, pieces in o.items()}
+    found = {}
+    for path, module in model.named_modules():
+        if not is_parametrized(module): continue
+        for name, pieces in module.parametrizations.items():
+            found[f'{path}.{name}'.lstrip('.')] = [getattr(p, 'recipe', '') or describe(p) for p in pieces]
+    return found
 
 # %% ../nbs/03_state.ipynb #9df7d6bb
 def save_checkpoint(
@@ -166,7 +176,8 @@ def save_checkpoint(
     "Save a model so that `load_model` can rebuild it; a `.json` beside it is a copy of the description for people."
     check_model(model)
     own, cls = describe(model), type_before_parametrizations(model)
-    about = dict(recipe=own if '(' in own else recipe or own, class_=f'{cls.__module__}.{cls.__qualname__}', space=space)
+    if '(' not in own: own = recipe or own
+    about = dict(recipe=own, class_=f'{cls.__module__}.{cls.__qualname__}', space=space)
     about |= {k: v for k, v in dict(modules=list(modules), parametrizations=parametrizations(model)).items() if v}
     save_tree(path, dict(about=about, model=dict(model.state_dict()), more=more))
     plain = {k: v for k, v in more.items() if v is None or isinstance(v, (bool, int, float, str))}
@@ -182,7 +193,8 @@ def load_checkpoint(
     "Read a checkpoint, into `model` if there is one; raises `InputError` where class or sizes disagree."
     if model is not None: check_model(model)
     saved = load_tree(path, device)
-    check(isinstance(saved, dict) and {'about', 'model'} <= saved.keys(), f'{path} is not the checkpoint of a model; give one that save_checkpoint wrote')
+    check(isinstance(saved, dict) and {'about', 'model'} <= saved.keys(),
+          f'{path} is not the checkpoint of a model; give one that save_checkpoint wrote')
     if model is not None: _load_state(model, saved, path)
     return saved
 
@@ -194,13 +206,16 @@ def misfit(
     "The first tensor in which a state dict does not fit a model, in words."
     mine, shape = model.state_dict(), lambda o: tuple(getattr(o, 'shape', ()))
     for k in [*mine, *state]:
-        if not (k in mine and k in state): return f'tensor {k!r} is only in the {"model" if k in mine else "file"}'
-        if shape(mine[k]) != shape(state[k]): return f'{k!r} has shape {shape(state[k])}, the model has {shape(mine[k])}'
+        if not (k in mine and k in state):
+            return f'tensor {k!r} is only in the {"model" if k in mine else "file"}'
+        if shape(mine[k]) != shape(state[k]):
+            return f'{k!r} has shape {shape(state[k])}, the model has {shape(mine[k])}'
     return ''
 
 # %% ../nbs/03_state.ipynb #8341015b
 def _load_state(model, saved, path):
-    here, there, build = type_before_parametrizations(model).__qualname__, saved['about']['class_'], f'build {_whole(saved["about"])}'
+    here, there = type_before_parametrizations(model).__qualname__, saved['about']['class_']
+    build = f'build {_whole(saved["about"])}'
     check(there.endswith(f'.{here}'), f'checkpoint {path} holds a {there}, not a {here}; {build}')
     wrong = misfit(model, saved['model'])
     check(not wrong, f'checkpoint {path}: {wrong}; {build}')
@@ -236,9 +251,11 @@ def load_model(
     "Rebuild a model from its checkpoint; raises `InputError` for a foreign model, which must be built first, and for modules that were not named."
     saved = load_checkpoint(path)
     about, missing = saved['about'], [m for m in saved['about'].get('modules', []) if m not in modules]
-    check(not missing, lambda: f'checkpoint {path} uses {", ".join(missing)}; pass {" ".join(f"--import {m}" for m in missing)} (modules={missing} in Python) to let that code run')
+    check(not missing,
+          lambda: f'checkpoint {path} uses {", ".join(missing)}; pass {" ".join(f"--import {m}" for m in missing)} (modules={missing} in Python) to let that code run')
     for text in [about['recipe'], *(p for o in about.get('parametrizations', {}).values() for p in o)]:
-        check('(' in text, f'checkpoint {path} holds a foreign {"model" if text == about["recipe"] else "parametrization"}, {text}; build it and pass it to load_checkpoint')
+        check('(' in text,
+              f'checkpoint {path} holds a foreign {"model" if text == about["recipe"] else "parametrization"}, {text}; build it and pass it to load_checkpoint')
     with seeded(0, 'rebuild'): model = _rebuild(about, modules)
     _load_state(model, saved, path)
     model.space = about['space']
@@ -250,7 +267,8 @@ def _rebuild(about, modules):
     for weight, texts in about.get('parametrizations', {}).items():
         path, _, name = weight.rpartition('.')
         for text in texts:
-            register_parametrization(model.get_submodule(path), name, piece := build_recipe(text, modules))
+            piece = build_recipe(text, modules)
+            register_parametrization(model.get_submodule(path), name, piece)
             if '(' not in describe(piece): piece.recipe = text
     return model
 

@@ -87,7 +87,8 @@ def closure(
     while todo:
         top, _, rest = (name := todo.pop()).partition('.')
         if top == 'locallearning' and rest in ll._PUBLIC: name = f'{top}.{ll._PUBLIC[rest]}'
-        if name in seen or name == 'locallearning' or harmless(name) or (top not in own and installed(top)): continue
+        if name in seen or name == 'locallearning' or harmless(name) or (top not in own and installed(top)):
+            continue
         if (path := _found(name)) is None or path.suffix != '.py': continue
         package = name if path.name == '__init__.py' else name.rpartition('.')[0]
         text = path.read_text(encoding='utf-8')
@@ -114,7 +115,9 @@ def _pieces(value):
     import locallearning as ll
     if isinstance(value, (list, tuple)): return [m for o in value for m in _pieces(o)]
     if isinstance(value, dict): return _pieces([*value.values()])
-    if isinstance(value, Piece): return [type(value).__module__, *_pieces([getattr(value, k, None) for k in inspect.signature(type(value)).parameters])]
+    if isinstance(value, Piece):
+        given = [getattr(value, k, None) for k in inspect.signature(type(value)).parameters]
+        return [type(value).__module__, *_pieces(given)]
     if isinstance(value, str):
         try: value = parse_recipe(value)
         except InputError: return []
@@ -128,7 +131,8 @@ def request_key(
 )->tuple[str,dict]: # hash, and what went into it
     "Hash everything that could change what `make(**recipe)` returns."
     name = f'{getattr(make, "__module__", "")}.{getattr(make, "__qualname__", repr(make))}'
-    check('<' not in name and make.__module__ != '__main__', f'{name} cannot be imported; put the function into a module')
+    check('<' not in name and make.__module__ != '__main__',
+          f'{name} cannot be imported; put the function into a module')
     modules = [make.__module__, *_pieces(recipe), *recipe.get('modules', ())]
     about = dict(make=name, arguments={k: plain(v) for k, v in sorted(recipe.items())}, code=closure(modules))
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest(), about
@@ -163,22 +167,26 @@ def _dump(value, name, leaves, in_result=False):
     if isinstance(value, Path): return {'$path': _inside(value, leaves.folder)}
     kind = type(value).__module__.partition('.')[0]
     if kind == 'numpy' and getattr(value, 'shape', None) == (): value = value.item()
-    elif kind == 'numpy' and value.dtype.kind in 'biuf': return {'$array': leaves.add(leaves.arrays, name, value)}
-    if kind == 'pandas' and value.ndim == 2: return {'$table': [leaves.add(leaves.tables, name, value), _types(value)]}
+    elif kind == 'numpy' and value.dtype.kind in 'biuf':
+        return {'$array': leaves.add(leaves.arrays, name, value)}
+    if kind == 'pandas' and value.ndim == 2:
+        return {'$table': [leaves.add(leaves.tables, name, value), _types(value)]}
     return _dump_nested(value, name, leaves, in_result)
 
 # %% ../nbs/02_store.ipynb #5ca60459
 def _dump_nested(value, name, leaves, in_result):
     def inner(k, v): return _dump(v, f'{name}.{k}', leaves, in_result)
     if isinstance(value, tuple) and hasattr(value, '_asdict'): value = value._asdict()
-    if isinstance(value, dict): return {'$dict': [[_leaf(k, name), inner(k, v)] for k, v in value.items()]}
+    if isinstance(value, dict):
+        return {'$dict': [[_leaf(k, name), inner(k, v)] for k, v in value.items()]}
     if not isinstance(value, (list, tuple)): return _leaf(value, name)
     return {'$list' if isinstance(value, list) else '$tuple': [inner(i, v) for i, v in enumerate(value)]}
 
 # %% ../nbs/02_store.ipynb #68a97895
 def _leaf(value, name):
     right = value is None or isinstance(value, (bool, int, float, str))
-    check(right, lambda: f'{name.strip(".")}: a {type(value).__name__} cannot be stored; return plain data, arrays of numbers, tables or results')
+    check(right,
+          lambda: f'{name.strip(".")}: a {type(value).__name__} cannot be stored; return plain data, arrays of numbers, tables or results')
     return value
 
 # %% ../nbs/02_store.ipynb #998a4b05
@@ -187,7 +195,8 @@ def _inside(path, folder):
     return path.relative_to(folder).as_posix()
 
 # %% ../nbs/02_store.ipynb #63fd7368
-def _types(frame): return {str(c): str(t) if t.kind in 'biuf' else 'text' for c, t in frame.dtypes.items()}
+def _types(frame):
+    return {str(c): str(t) if t.kind in 'biuf' else 'text' for c, t in frame.dtypes.items()}
 
 # %% ../nbs/02_store.ipynb #8721136e
 def read_table(
@@ -215,8 +224,10 @@ def store(
     from safetensors.numpy import save
     leaves = _Leaves(folder)
     tree = _dump(value, '', leaves)
-    if leaves.arrays: write_atomic(folder/'arrays.safetensors', save({k: v.copy('C') for k, v in leaves.arrays.items()}))
-    for k, t in leaves.tables.items(): write_atomic(folder/f'{k}.csv', t.to_csv(index=False, lineterminator='\n'))
+    if leaves.arrays:
+        write_atomic(folder/'arrays.safetensors', save({k: v.copy('C') for k, v in leaves.arrays.items()}))
+    for k, t in leaves.tables.items():
+        write_atomic(folder/f'{k}.csv', t.to_csv(index=False, lineterminator='\n'))
     write_atomic(folder/'value.json', json.dumps(dict(value=tree, about=about), indent=1) + '\n')
 
 # %% ../nbs/02_store.ipynb #4063fd4a
@@ -247,7 +258,8 @@ def _rebuilt(name, parts, folder):
     again = f'locallearning {ll.__version__}; use the version that made it, or delete that folder, and it is made again'
     check(known, lambda: f'the artefact {folder} holds a {name}, which is not a result of {again}')
     try: return kind(**parts)
-    except TypeError as e: raise InputError(f'the artefact {folder} holds a {name} of {", ".join(parts)}, but it is made of {", ".join(known)} in {again} ({e})') from None
+    except TypeError as e:
+        raise InputError(f'the artefact {folder} holds a {name} of {", ".join(parts)}, but it is made of {", ".join(known)} in {again} ({e})') from None
 
 # %% ../nbs/02_store.ipynb #35e79945
 def unstore(
@@ -277,7 +289,9 @@ def locked(
 # %% ../nbs/02_store.ipynb #af597796
 class Artefact:
     "A stored result: `art['history']`, its `key`, and the `folder` that holds it; `stale` where older code made it."
-    def __init__(self, name, key, folder, stale=False): self.name,self.key,self.folder,self.stale,self._value = name,key,folder,stale,None
+    def __init__(self, name, key, folder, stale=False):
+        self.name,self.key,self.folder,self.stale = name,key,folder,stale
+        self._value = None
     @property
     def value(self):
         if self._value is None: self._value = unstore(self.folder)
@@ -289,7 +303,8 @@ class Artefact:
 # %% ../nbs/02_store.ipynb #21e7e982
 class Store:
     "A folder of artefacts."
-    def __init__(self, folder, accept_stale=False): self.folder,self.accept_stale = Path(folder),accept_stale
+    def __init__(self, folder, accept_stale=False):
+        self.folder,self.accept_stale = Path(folder),accept_stale
     def path(self, name, key): return self.folder/f'{name}-{key[:16]}'
     def get(self, name:str, make:Callable, recipe:dict, context:dict|None=None)->Artefact:
         "Return what an equal request made before, or make it now."
@@ -313,7 +328,8 @@ def read_about(
 def _make(self:Store, final, make, recipe, about, context):
     part = self.folder/f'{final.name}{".stale"*self.accept_stale}.part'
     part.mkdir(parents=True, exist_ok=True)
-    extra = {k: v for k, v in dict(context, folder=part).items() if k in inspect.signature(make).parameters and k not in recipe}
+    wanted = inspect.signature(make).parameters.keys() - recipe.keys()
+    extra = {k: v for k, v in dict(context, folder=part).items() if k in wanted}
     run = context.get('run')
     if run: before, run.stale = run.stale, []
     value = make(**recipe, **extra)
@@ -339,9 +355,12 @@ def older(self:Store,
 )->Artefact|None: # the newest, if older code is accepted and has made one
     "Find what the same request made when the code was another."
     if not self.accept_stale: return None
-    same = lambda o: all(o.get(k) == json.loads(json.dumps(about[k])) for k in ('make', 'arguments'))
-    found = [(path.stat().st_mtime_ns, path.parent, o) for path in self.folder.glob(f'{name}-*/value.json') if same(o := read_about(path.parent))]
-    for _, folder, o in sorted(found, key=lambda f: f[0], reverse=True):
-        key = hashlib.sha256(json.dumps({k: v for k, v in o.items() if k != 'stale'}, sort_keys=True).encode()).hexdigest()
+    asked = {k: json.loads(json.dumps(about[k])) for k in ('make', 'arguments')}
+    files = sorted(self.folder.glob(f'{name}-*/value.json'), key=lambda f: f.stat().st_mtime_ns, reverse=True)
+    for folder in (f.parent for f in files):
+        there = read_about(folder)
+        if any(there.get(k) != v for k, v in asked.items()): continue
+        request = json.dumps({k: v for k, v in there.items() if k != 'stale'}, sort_keys=True)
+        key = hashlib.sha256(request.encode()).hexdigest()
         if folder == self.path(name, key): return Artefact(name, key, folder, True)
     return None

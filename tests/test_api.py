@@ -175,8 +175,7 @@ def test_machinery_names_no_family(module):
     assert said & names - allowed == set()
 
 
-TO_BE_SPLIT = ('06_data.ipynb', '08_training.ipynb', 'figures/01_plots.ipynb', 'hebbian/01_layer.ipynb',
-               'lab/04_claims.ipynb', 'lab/07_report.ipynb')
+TO_BE_SPLIT = ('figures/01_plots.ipynb', 'hebbian/01_layer.ipynb')
 
 
 @pytest.mark.parametrize('page', sorted(p.relative_to(NOTEBOOKS).as_posix() for p in NOTEBOOKS.glob('**/[0-9]*.ipynb') if 'experiments' not in p.parts))

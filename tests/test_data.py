@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from locallearning import data as module
+from locallearning import splits as module
 from locallearning.core import InputError
-from locallearning.data import Data, Split, as_split, check_images, check_labels, gaussian_noise, load, load_index, save_index, subset
+from locallearning.splits import Split, as_split, check_images, check_labels, gaussian_noise
+from locallearning.data import Data, load, load_index, save_index, subset
 from locallearning.state import stream
 
 DATA = os.environ.get('LOCALLEARNING_DATA')

@@ -11,7 +11,8 @@ from locallearning.core import InputError
 from locallearning.recipes import Piece
 from locallearning.models import MLP, SHLP, LpUnit, Normalize, Power, feature_jacobian_norm, parametrize, prepend, read
 from locallearning.state import load_checkpoint, load_model, parametrizations, save_checkpoint, seeded, user_modules
-from locallearning.training import SGD, fit, train_model, train_step
+from locallearning.optimizers import SGD
+from locallearning.training import fit, train_model, train_step
 
 calls = []
 

@@ -98,7 +98,7 @@ BAD = {
     'is an attack; to train on attacked images write --transform "Adversarial(PGD(), eps=.1)"': dict(transforms=['PGD()']), '--penalty FGSM() is an attack': dict(penalties=['FGSM()']),
     'is called as (model, x, y, out), not as (model); it belongs to --penalty': dict(constraints=['Lp(1e-3)']), 'it belongs to --transform': dict(penalties=['Adversarial(PGD(), eps=.1)']),
     '--optimizer SHLP(3, classes=10) makes no optimizer': dict(optimizer='SHLP(3)'), '--schedule Adam() is called as (params), not as (epoch); it belongs to --optimizer': dict(schedule='Adam()'),
-    'is a PGD, no model': dict(model='PGD()'), "no module 'nowhere'": dict(modules=['nowhere']), "unknown device 'tpu'": dict(device='tpu'), "no data set, and no .npz": dict(data='mnist6k'), "a training has no 'lrr'; did you mean 'lr'": dict(lrr=1),
+    'is a PGD, not a model': dict(model='PGD()'), "no module 'nowhere'": dict(modules=['nowhere']), "unknown device 'tpu'": dict(device='tpu'), "no data set, and no .npz": dict(data='mnist6k'), "a training has no 'lrr'; did you mean 'lr'": dict(lrr=1),
     "is for images in space 'lp_unit(p=3)', --data are in 'pixel'; leave the space out of --data": dict(model=KH, data="mnist5k(per_class=6, space='pixel')"),
     'no checkpoint at': dict(init='nowhere'), 'SHLP has 3 logits': dict(model='SHLP(784, 5, 3)'), 'Lp does not fit the weight of': dict(parametrizations=['Lp(1.)']),
 }

@@ -10,7 +10,7 @@ from torch import nn
 from locallearning.probes import landscapes as L
 from locallearning.probes import spectra as P
 from locallearning.core import InputError
-from locallearning.data import Split, gaussian_noise
+from locallearning.splits import Split, gaussian_noise
 from locallearning.models import SHLP, LpUnit, MLP, Power, prepend
 from locallearning.figures.plots import plot_spectrum
 from locallearning.state import seeded, stream

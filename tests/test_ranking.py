@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from locallearning.data import Data, Split
+from locallearning.data import Data
+from locallearning.splits import Split
 from locallearning.hebbian.layer import effective_weight, kh_step_, ranking_for, train_layer, KHLayer
 from locallearning.hebbian.ranking import CertifiedRanking, Ranking, ranked
 from locallearning.state import stream

@@ -8,7 +8,7 @@ from torch import nn
 from locallearning.attacks.gradient import FGSM, PGD, GaussianNoise
 from locallearning.attacks.losses import margin
 from locallearning.core import COLUMNS, InputError
-from locallearning.data import Split
+from locallearning.splits import Split
 from locallearning.models import SHLP
 from locallearning.robustness.target import *
 from locallearning.robustness.curves import *

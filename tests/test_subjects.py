@@ -11,7 +11,8 @@ from locallearning.models import LpUnit, Normalize, SHLP, prepend
 from locallearning.state import save_checkpoint, seeded
 from locallearning.state import model_key
 from locallearning.instruments import Subject, find_layer
-from locallearning.examine.subjects import build_model, check_logits, find_checkpoint, first_outputs, fit_space, foreign_subject, load_subject, load_weights, name_apart, read_at, read_weights
+from locallearning.training import build_model
+from locallearning.examine.subjects import check_logits, find_checkpoint, first_outputs, fit_space, foreign_subject, load_subject, load_weights, name_apart, read_at, read_weights
 
 FACTORY = '''
 import torch
@@ -168,12 +169,12 @@ def test_batch_norms_of_old_files_lack_a_counter(tmp_path):
 def test_a_factory_is_a_class_a_function_or_a_model_and_wins_over_a_public_name(factory):
     for text in ('SHLP', 'SHLP()', 'make', 'make(hidden=5)', 'ready'):
         made = build_model(f'{factory}:{text}', in_features=4, classes=2)
-        assert hasattr(made, 'fc1') and not made.training
+        assert hasattr(made, 'fc1') and not foreign_subject(f'{factory}:{text}', in_features=4, classes=2).model.training
     assert build_model(f'{factory}:make(hidden=5)').fc1.weight.shape == (5, 4)
     assert build_model(f'{factory}:SHLP(3)', in_features=4).fc1.weight.shape == (3, 3), 'what is given wins over what the data say'
 
 
-@pytest.mark.parametrize('text, message', [('SLHP', "no 'SLHP'; did you mean 'SHLP'"), ('nothing', 'no module but of type dict'), ('number', 'no module but of type int'), ('SHLP(hiden=3)', "SHLP has no field 'hiden'; did you mean 'hidden'"),
+@pytest.mark.parametrize('text, message', [('SLHP', "no 'SLHP'; did you mean 'SHLP'"), ('nothing', 'is a dict, not a model'), ('number', 'is a int, not a model'), ('SHLP(hiden=3)', "SHLP has no field 'hiden'; did you mean 'hidden'"),
                                            ('SHLP', 'missing a required argument'), ('make(1)', 'too many positional arguments'), ('SHLP(x)', 'not a literal')])
 def test_a_factory_that_does_not_make_a_model_is_named(factory, text, message):
     with pytest.raises(InputError, match=message): build_model(f'{factory}:{text}')

@@ -12,7 +12,9 @@ from locallearning.core import InputError
 from locallearning.recipes import build_recipe
 from locallearning.models import SHLP, read
 from locallearning.state import load_checkpoint, load_model, load_tree, seeded
-from locallearning.training import SGD, Adam, CrossEntropy, MultiMargin, build_model, History, HoldDecay, Means, Steps, accuracy, epochs, fit, term_names, train_model, train_step
+from locallearning.optimizers import SGD, Adam, CrossEntropy, HoldDecay, MultiMargin, Steps
+from locallearning.resuming import History, Means, epochs
+from locallearning.training import accuracy, build_model, fit, term_names, train_model, train_step
 
 torch.set_num_threads(1)
 
@@ -556,7 +558,7 @@ def test_a_label_without_a_logit_is_named_for_every_loss_over_classes(loss):
 
 
 def test_a_recipe_that_makes_no_model_is_named():
-    with pytest.raises(InputError, match=r'PGD\(\) is a PGD, no model; a recipe of a torch.nn.Module is needed'): build_model('PGD()')
+    with pytest.raises(InputError, match=r'PGD\(\) is a PGD, not a model; a torch.nn.Module that returns logits is needed'): build_model('PGD()')
 
 
 def test_train_model_starts_from_a_checkpoint_in_place_of_pretraining(small, tmp_path):

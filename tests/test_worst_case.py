@@ -10,7 +10,7 @@ from locallearning.attacks.losses import margin
 from locallearning.lab.claims import Claim
 from locallearning.lab.verdicts import judge
 from locallearning.core import COLUMNS, InputError
-from locallearning.data import Split
+from locallearning.splits import Split
 from locallearning.robustness.target import predict
 from locallearning.models import SHLP, Normalize
 from locallearning.state import save_checkpoint, seeded, stream

@@ -15,7 +15,7 @@ import torch
 from torch import nn,Tensor
 from ..core import InputError,check,nearest
 from .losses import LOSSES
-from ..data import check_images,check_labels
+from ..splits import check_images,check_labels
 from ..state import device_of
 
 # %% ../../nbs/attacks/01_ascent.ipynb #264f43b0

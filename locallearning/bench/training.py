@@ -16,9 +16,11 @@ from torch import nn,Tensor
 from torch.profiler import profile,ProfilerActivity
 from ..core import check
 from ..state import seeded,stream
-from ..data import Data,Split
+from ..data import Data
+from ..splits import Split
 from ..models import Out,SHLP,read
-from ..training import Adam,fit,train_step
+from ..optimizers import Adam
+from ..training import fit,train_step
 from ..hebbian.layer import train_layer
 from ..regularizers import Jacobian,Spectral,covariance,unit_vectors
 from .timing import Row,alternate,bench_images,quiet,scaled

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..attacks.ascent import norm_order
 from ..attacks.gradient import GaussianNoise
 from ..core import InputError,check,progress
-from ..data import Data,Split,fingerprint
+from ..data import Data,fingerprint
+from ..splits import Split
 from ..instruments import Subject,keep,rows_of
 from ..recipes import Recipe,build_recipe,parse_recipe
 from ..robustness.curves import Curve,check_grid

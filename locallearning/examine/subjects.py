@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['WRAPPERS', 'find_checkpoint', 'checkpoint_name', 'name_apart', 'load_subject', 'read_weights', 'load_weights',
-           'build_model', 'foreign_subject', 'first_outputs', 'check_logits', 'ReadAt', 'read_at', 'fit_space']
+           'foreign_subject', 'first_outputs', 'check_logits', 'ReadAt', 'read_at', 'fit_space']
 
 # %% ../../nbs/examine/00_subjects.ipynb #878cd1a8
-import inspect,os,pickle
+import os,pickle
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,11 +17,12 @@ from torch import nn,Tensor
 from safetensors import SafetensorError,safe_open
 from safetensors.torch import load_file
 from ..core import InputError,check,nearest
-from ..recipes import Recipe,build_recipe,import_user,parse_recipe
-from ..data import Split
+from ..recipes import build_recipe
+from ..splits import Split
 from ..instruments import Subject,find_layer,inner_model
 from ..models import Normalize,evaluating,prepend,read
-from ..state import load_checkpoint,load_model,seeded
+from ..training import build_model
+from ..state import load_checkpoint,load_model
 
 # %% ../../nbs/examine/00_subjects.ipynb #2e4a2a3a
 def find_checkpoint(
@@ -144,48 +145,9 @@ def load_weights(
 # %% ../../nbs/examine/00_subjects.ipynb #5794280e
 def _some(state): return ', '.join([*state][:4]) + ', …'*(len(state) > 4)
 
-# %% ../../nbs/examine/00_subjects.ipynb #56aabc4e
-def _member(module, name):
-    found = import_user(module)
-    valid = [k for k, v in vars(found).items() if callable(v) and not k.startswith('_')]
-    check(hasattr(found, name), f'module {module} has no {name!r}; {nearest(name, valid)}')
-    return getattr(found, name)
-
-# %% ../../nbs/examine/00_subjects.ipynb #07ba7be6
-def _call(make, recipe, modules, sizes):
-    "Call a factory with the arguments of a recipe, and with the sizes that it asks for by name."
-    nest = lambda o: build_recipe(o, modules, **sizes) if isinstance(o, Recipe) else o
-    params = inspect.signature(make).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in params.values())
-    for k in recipe.kwargs: check(takes_any or k in params, f'{recipe.name} has no field {k!r}; {nearest(k, params)}')
-    args, kwargs = [*map(nest, recipe.args)], {k: nest(v) for k, v in recipe.kwargs.items()}
-    kwargs |= {k: v for k, v in sizes.items() if k in [*params][len(args):] and k not in kwargs}
-    try: inspect.signature(make).bind(*args, **kwargs)
-    except TypeError as e: raise InputError(f'{recipe!r}: {e}; its fields are {", ".join(params) or "none"}') from None
-    return make(*args, **kwargs)
-
-# %% ../../nbs/examine/00_subjects.ipynb #ba771279
-def build_model(
-    text:str,           # 'package.module:factory', the same with arguments, or a recipe
-    modules=(),         # modules whose names a recipe may use
-    seed:int=0,         # of the weights, where the model draws some
-    **sizes,            # in_features, classes, …: given to parameters of that name
-)->nn.Module: # in eval mode
-    "Build a model that the user named; raises `InputError` for unknown names and for what is no module."
-    module, colon, call = text.partition(':') if ':' in text.partition('(')[0] else ('', '', text)
-    with seeded(seed, 'init'):
-        if not colon: model = build_recipe(text, modules, **sizes)
-        else:
-            recipe = parse_recipe(call)
-            make = _member(module, recipe.name)
-            model = make if isinstance(make, nn.Module) else _call(make, recipe, modules, sizes) if callable(make) else make
-    kind = type(model).__name__
-    check(isinstance(model, nn.Module), f'{text} is no module but of type {kind}; an nn.Module that returns logits is needed')
-    return model.eval()
-
 # %% ../../nbs/examine/00_subjects.ipynb #a671832e
 def foreign_subject(
-    model:str,              # see `build_model`
+    model:str,              # 'package.module:factory', perhaps with arguments, or a recipe; see `training.build_model`
     weights:str|Path|None=None, # see `read_weights`; None: as the factory made them
     *,
     normalize:tuple|None=None,  # means and standard deviations, one per channel, as (0.49, …), (0.25, …)
@@ -195,7 +157,7 @@ def foreign_subject(
     **sizes,                # in_features, classes, …
 )->Subject:
     "Load a model that was made elsewhere; raises `InputError` for whatever does not fit."
-    net = build_model(model, modules, seed, **sizes)
+    net = build_model(model, modules=modules, seed=seed, **sizes).eval()
     if weights is not None: load_weights(net, weights)
     space = load_checkpoint(weights)['about']['space'] if weights is not None and _ours(weights) else None
     if normalize is not None: net = prepend(Normalize(*map(tuple, normalize)), net)

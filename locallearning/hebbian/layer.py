@@ -16,12 +16,13 @@ from fastcore.basics import patch
 from ..recipes import Piece
 from ..core import check,check_number,nearest,InputError,shown
 from ..state import stream
-from ..data import Data,Split,as_split,check_images,fingerprint
+from ..data import Data,fingerprint
+from ..splits import Split,as_split,check_images
 from ..models import flat_input
 from .ranking import Ranking,CertifiedRanking,ranked
 from ..processes import called,during,in_step,size
 from .ranking import shared
-from ..training import epochs as each_epoch
+from ..resuming import epochs as each_epoch
 
 # %% ../../nbs/hebbian/01_layer.ipynb #158482d4
 def effective_weight(

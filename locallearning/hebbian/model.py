@@ -17,7 +17,8 @@ from scipy.special import chdtrc
 from torch import nn,Tensor
 from ..recipes import Piece
 from ..core import check,nearest
-from ..data import Data,Split
+from ..data import Data
+from ..splits import Split
 from ..models import Power
 from ..state import device_of
 from .layer import KHLayer,train_layer,convergence

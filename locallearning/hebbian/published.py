@@ -17,7 +17,7 @@ from scipy.special import chdtrc
 from torch import nn,Tensor
 from ..recipes import Piece
 from ..core import InputError,check,nearest
-from ..data import Split,as_split
+from ..splits import Split,as_split
 from ..models import Out,evaluating,read
 from ..regularizers import Jacobian
 from ..attacks.ascent import check_attack_input,maximise,objective

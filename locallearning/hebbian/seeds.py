@@ -11,9 +11,10 @@ import torch
 from torch import nn,Tensor
 from ..core import check
 from ..state import stream
-from ..data import Data,as_split
+from ..data import Data
+from ..splits import as_split
 from .ranking import Ranking,ranked
-from ..training import epochs as each_epoch
+from ..resuming import epochs as each_epoch
 from .layer import KHLayer,Norms,check_training,effective_weight,layer_result,row_increment,train_layer
 
 # %% ../../nbs/hebbian/02_seeds.ipynb #2d9f10a4

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn,Tensor
 from ..core import InputError,check,check_number,nearest
-from ..data import gaussian_noise
+from ..splits import gaussian_noise
 from ..instruments import Instrument,Number,as_subject,find_layer,inner_model,studied,test_images
 from ..models import has_closed_form,layer_path
 from .landscapes import Decision,Landscape,Quantiles,decision_map,jacobian_norm,landscape,landscape_quantiles,plane

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn,Tensor
 from ..core import check
-from ..data import check_images
+from ..splits import check_images
 from ..models import Power,evaluating,feature_jacobian_norm,has_closed_form,read
 from .spectra import in_batches,like_model
 from ..state import device_of

@@ -15,7 +15,7 @@ import torch
 from scipy.special import stdtrit
 from torch import nn,Tensor
 from ..core import check,nearest
-from ..data import Split,as_split,check_images
+from ..splits import Split,as_split,check_images
 from ..models import evaluating,read
 from ..regularizers import covariance
 from ..state import device_of

@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn,Tensor
 from ..core import InputError,check,measure,nearest,progress
-from ..data import Split,as_split
+from ..splits import Split,as_split
 from .target import AttackedImages,prepare_attack,correct_subset,masking_checks,widest,excess
 from ..state import describe
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from ..core import InputError,check,check_number
 from ..attacks.gradient import PGD
-from ..data import Data,Split,check_images
+from ..data import Data
+from ..splits import Split,check_images
 from ..instruments import Instrument,Number,Subject,as_subject,test_images
 from ..recipes import build_recipe
 from .curves import accuracy_curve,check_grid,critical_norm

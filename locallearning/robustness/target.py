@@ -18,7 +18,7 @@ from ..attacks.gradient import FGSM,PGD
 from ..attacks.ascent import norm_order,objective,perturbation_norm,climb
 from ..attacks.losses import margin
 from ..core import check
-from ..data import Split,as_split
+from ..splits import Split,as_split
 from ..models import evaluating
 from ..state import describe,device_of,stream
 

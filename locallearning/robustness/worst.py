@@ -23,7 +23,8 @@ from ..attacks.apgd import APGD
 from ..attacks.square import Square
 from ..recipes import Piece,build_recipe,parse_recipe
 from ..core import InputError,check,measure,progress,write_atomic
-from ..data import Split,fingerprint,as_split
+from ..splits import Split,as_split
+from ..data import fingerprint
 from .target import correct_rows,until_broken,widest,zero_gradient_share
 from ..models import LpUnit,evaluating,prepend
 from .curves import check_grid
