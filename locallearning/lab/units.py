@@ -35,7 +35,7 @@ def notebook_key(
     modules = closure(library | named, ())
     here = {k: v for k, v in params.items() if k not in ('out', 'folder', 'data_root', 'threads')}
     family, _ = find_family(path.parent.name, path.parent.parent)
-    about = {k: v for k, v in family.about.items() if k not in ('claims', 'published', 'departures')}
+    about = {k: v for k, v in family.about.items() if k not in ('claims', 'published')}
     about['profiles'] = about.get('profiles', {}).get(params.get('profile'))
     parts = dict(cells=digest(cells), parameters=digest(here), family=digest(about), data=digest(_files(params.get('data', ''))))
     return parts | {m: h[:16] for m, h in modules.items()}
