@@ -92,7 +92,7 @@ def test_every_module_comes_from_a_notebook():
 
 def test_importing_the_package_or_what_waits_imports_no_torch():
     code = 'import sys, locallearning\nassert not {"torch", "numpy"} & set(sys.modules), "locallearning"\n' + ''.join(
-        f'import locallearning.{m}\nassert not {{"torch", "papermill", "matplotlib"}} & set(sys.modules), {m!r}\n' for m in ['core', 'recipes', 'store', 'command.app', 'lab.families', 'lab.runs', 'lab.claims', 'lab.units', 'lab.reproduction'])
+        f'import locallearning.{m}\nassert not {{"torch", "papermill", "matplotlib", "scipy"}} & set(sys.modules), {m!r}\n' for m in ['core', 'recipes', 'store', 'command.app', 'lab.families', 'lab.runs', 'lab.claims', 'lab.verdicts', 'lab.units', 'lab.reproduction'])
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -171,7 +171,6 @@ def test_machinery_names_no_family(module):
     names = {'hebbian', *known['models']}
     said = {n.value for n in ast.walk(ast.parse(source(module))) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     allowed = {'hebbian'} if module in ('lab.reproduction', 'command.app') else set()  # what `reproduce` does when nothing was named
-    if module == 'lab.report': names = {'hebbian'}  # until the report belongs to its paper
     assert said & names - allowed == set()
 
 

@@ -18,7 +18,8 @@ NBS = ROOT/'nbs'
 GUIDES = sorted([*NBS.glob('howto/*.ipynb'), *NBS.glob('learn/*.ipynb')])
 LIBRARY = sorted({*NBS.glob('*.ipynb'), *NBS.glob('*/*.ipynb')} - {*GUIDES})
 EXECUTED = LIBRARY + GUIDES
-EXPERIMENTS = sorted(NBS.glob('experiments/*/*.ipynb'))
+EXPERIMENTS = sorted(NBS.glob('experiments/*/[0-9]*.ipynb'))
+REPORTS = sorted(NBS.glob('experiments/*/report.ipynb'))
 PAGES = sorted(NBS.glob('*.md')) + [ROOT/n for n in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'reports/README.md')]
 name = lambda path: path.relative_to(ROOT).as_posix()
 
@@ -183,12 +184,12 @@ def test_notebooks_are_committed_without_errors(path):
     assert errors == []
 
 
-@pytest.mark.parametrize('path', EXPERIMENTS, ids=name)
+@pytest.mark.parametrize('path', [*EXPERIMENTS, *REPORTS], ids=name)
 def test_experiments_are_committed_without_outputs(path):
     assert [c['source'] for c in cells(path, 'code') if c['outputs']] == []
 
 
-@pytest.mark.parametrize('path', [p for p in EXECUTED if p.stem != 'index'], ids=name)
+@pytest.mark.parametrize('path', [*(p for p in EXECUTED if p.stem != 'index'), *REPORTS], ids=name)
 def test_cells_of_imports_hold_only_imports(path):
     mixed = []
     for cell in cells(path, 'code'):

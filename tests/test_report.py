@@ -3,6 +3,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,20 @@ import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
-from locallearning.lab.claims import seed_interval
 from locallearning.core import COLUMNS, InputError
-from locallearning.lab.families import families, find_family
-from locallearning.lab.report import (ATTACKS, Departure, claims_page, colors, departures_page, departures_table, draw_beside, draw_critical, draw_curves, draw_spectra, draw_training,
-                                  draw_worst, judge_departure, labels, number, over_seeds, published, read_departures, read_report, read_reports, run_table, settings_table, sides, table, times_table, values)
-from locallearning.lab.report_page import ACCURACY, ATTACKED, INSIDE, TABLES, page_cells, page_notebook, section, write_page
 from locallearning.figures.seeds import Range, plot_beside
+from locallearning.lab.claims import parts, read_claims
+from locallearning.lab.families import families, find_family
+from locallearning.lab.report import (claims_page, colors, each, labels, number, over_seeds, predictions_page, published, read_report, read_reports, run_table, settings_table,
+                                      table, times_table, values, write_report)
+from locallearning.lab.report_figures import draw_beside, draw_critical, draw_curves, draw_spectra, draw_training, draw_worst
+from locallearning.lab.verdicts import judge, seed_interval
 
 ROOT = Path(__file__).resolve().parent.parent
+ATTACKS = dict(rp='RP', rp_boxed='RP in the box', fgsm='FGSM', pgd='PGD', pgd_published='PGD, published')
+SIDES = {'models as published': ['kh', 'bp', 'l2', 'jreg', 'specreg'], 'models as meant': ['kh', 'bp', 'jreg_meant', 'specreg_meant', 'prototypes']}
+SPECTRA = dict(windows=dict(images=[10, 500], noise=[10, 100]), colors=dict(images='#01665e', noise='#8c510a'), extra=['data', 'init'])
+only = lambda *attacks: {a: ATTACKS[a] for a in attacks}
 MODELS = ['kh', 'bp', 'l2', 'jreg', 'specreg', 'jreg_meant', 'specreg_meant', 'prototypes']
 
 
@@ -56,7 +62,9 @@ def full(tmp_path_factory):
     folder = tmp_path_factory.mktemp('reports')/'hebbian'/'cpu-cifar10'
     everything(folder, seeds=(0, 1, 2))
     claims = [('a_b', 'One | two', 'holds', '3 seeds'), ('c', 'Two', 'fails', '3 seeds'), ('d', 'Three', 'not comparable', 'other'), ('e', 'Four', 'not comparable', 'other')]
-    pd.DataFrame([dict(id=i, statement=s, published='1', measured='2', interval='[1, 3]', verdict=v, reason=r, source='Fig 1') for i, s, v, r in claims]).to_csv(folder/'claims.csv', index=False)
+    claims = [dict(id=i, ledger='paper', statement=s, published='1', measured='2', interval='[1, 3]', verdict=v, reason=r, source='Fig 1') for i, s, v, r in claims]
+    ours = [claims[0] | dict(id=i, ledger='ours', statement=f'Prediction {i}', source=source) for i, source in [('x', 'The first'), ('y', 'The first'), ('z', 'The second')]]
+    pd.DataFrame([*claims, *ours]).to_csv(folder/'claims.csv', index=False)
     unit = dict(seed=0, models='kh', notebook='01_kh_layer', state='done', executions=1, seconds=60., last=60., threads=2, machine=0, commit='0123456789abcdef', dirty=False, stale='')
     pd.DataFrame([unit, unit | dict(seed=1, executions=2, seconds=120.), unit | dict(models='all', state='not done')]).to_csv(folder/'units.csv', index=False)
     (folder/'hardware.json').write_text(json.dumps([dict(processor='A CPU', cores=2, memory=8, accelerator=None, system='Linux', machine='x86_64', versions=dict(torch='2'))]))
@@ -66,7 +74,7 @@ def full(tmp_path_factory):
 # --- reading
 
 def test_the_report_needs_no_torch():
-    code = 'import sys, locallearning.lab.report, locallearning.lab.report_page\nassert not {"torch", "papermill"} & set(sys.modules)'
+    code = 'import sys, locallearning.lab.report, locallearning.lab.report_figures\nassert not {"torch", "papermill"} & set(sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).returncode == 0
 
 
@@ -79,8 +87,8 @@ def test_a_folder_that_is_no_report_is_named(tmp_path):
 def test_a_run_that_has_just_been_started_can_be_read(tmp_path):
     report = write(tmp_path/'hebbian'/'cpu-cifar10', {}, seeds=())
     assert report.seeds == [] and claims_page(report) == 'No claim has been judged yet.' and times_table(report) == 'No unit has ended yet.'
-    assert set(departures_table(report).verdict) == {'not measured'}
-    assert any('none of its units has ended' in text for _, text in section(report, 'x'))
+    assert predictions_page(report) == 'No prediction has been judged yet.' and '| seeds | none has ended yet |' in run_table(report)
+    assert '| data |' not in settings_table(report)
 
 
 def test_reports_stand_in_the_order_of_the_profiles_and_lacking_ones_are_known(full):
@@ -142,38 +150,36 @@ def test_claims_and_published_numbers_agree():
     assert checked > 40
 
 
-def test_as_published_and_as_meant_stand_side_by_side(full):
-    report = read_report(full)
-    assert sides(report) == {'models as published': ['kh', 'bp', 'l2', 'jreg', 'specreg'], 'models as meant': ['kh', 'bp', 'jreg_meant', 'specreg_meant', 'prototypes']}
-    figure = draw_curves(report, ['rp', 'pgd'])
-    assert [ax.get_title() for ax in figure.axes] == [f'{a}: {s}' for a in ('RP', 'PGD') for s in sides(report)] and [len(ax.lines) for ax in figure.axes] == [5]*4
+def test_sides_stand_side_by_side(full):
+    figure = draw_curves(read_report(full), only('rp', 'pgd'), SIDES)
+    assert [ax.get_title() for ax in figure.axes] == [f'{a}: {s}' for a in ('RP', 'PGD') for s in SIDES] and [len(ax.lines) for ax in figure.axes] == [5]*4
     assert len(figure.axes[0].collections) == 5, 'a band for each line'
 
 
 def test_one_seed_has_no_interval(tmp_path, full):
     one = everything(tmp_path/'one', seeds=(0,))
-    assert not draw_curves(one, ['pgd']).axes[0].collections and len(over_seeds([1.])) == 5 and number(over_seeds([.25])) == '0.25'
+    assert not draw_curves(one, only('pgd'), SIDES).axes[0].collections and len(over_seeds([1.])) == 5 and number(over_seeds([.25])) == '0.25'
     legend = lambda r: draw_beside(r, {'t': ('classifier', 'test_accuracy', {})}).legends[0].get_texts()[0].get_text()
     assert legend(one) == 'measured' and legend(read_report(full)) == 'measured, 95 % interval over seeds'
 
 
 def test_what_is_drawn_is_what_was_measured(full):
     report = read_report(full)
-    box = draw_critical(report, ['pgd']).axes[0].patches[0]
+    box = draw_critical(report, only('pgd')).axes[0].patches[0]
     q1, q3 = (values(report, 'critical_norm', q, dict(attack='pgd')).loc['kh'].mean() for q in ('q1', 'q3'))
     assert box.get_y() == pytest.approx(q1) and box.get_height() == pytest.approx(q3 - q1)
     assert [ax.get_title() for ax in draw_worst(report).axes] == ['small: eps = 0.01', 'middle: eps = 0.02', 'large: eps = 0.1'], 'in the order of the radii'
-    texts = {t.get_text() for ax in draw_spectra(report).axes for t in ax.texts}
+    texts = {t.get_text() for ax in draw_spectra(report, **SPECTRA).axes for t in ax.texts}
     assert 'images 2.02 (2.67)' in texts and 'noise 0.51 (0.97)' in texts
-    assert draw_training(report).axes[0].lines[0].get_xdata().tolist() == [1, 2, 4]
+    assert draw_training(report, SIDES).axes[0].lines[0].get_xdata().tolist() == [1, 2, 4]
 
 
-def test_a_layer_that_did_not_converge_and_a_flag_are_seen(tmp_path):
-    report = write(tmp_path, {('kh', 'convergence', 'converged', ''): 1., ('kh', 'classifier', 'test_accuracy', ''): .4, ('bp', 'classifier', 'test_accuracy', '', 'masked'): .5}, spread=0)
+def test_a_star_and_a_flag_are_seen(tmp_path):
+    report = write(tmp_path, {('kh', 'classifier', 'test_accuracy', ''): .4, ('bp', 'classifier', 'test_accuracy', '', 'masked'): .5}, spread=0)
     names = lambda r: [t.get_text() for t in draw_beside(r, {'t': ('classifier', 'test_accuracy', {})}).axes[0].get_xticklabels()]
-    assert names(report) == ['KH', 'BP †'] and labels(read_report(tmp_path), ['kh'])['kh'] in colors(report)
-    report = write(tmp_path, {('kh', 'convergence', 'converged', ''): 0., ('kh', 'classifier', 'test_accuracy', ''): .4})
-    assert names(report) == ['KH*'] and colors(report)['KH*'] == colors(report)['KH']
+    starred = replace(report, starred=('kh',))
+    assert names(report) == ['KH', 'BP †'] and names(starred) == ['KH*', 'BP †']
+    assert labels(starred, ['kh', 'bp']) == dict(kh='KH*', bp='BP') and colors(report)['KH*'] == colors(report)['KH']
 
 
 def test_a_range_is_drawn_as_a_range():
@@ -189,8 +195,14 @@ def test_cells_of_a_table_stay_in_their_column():
 
 def test_claims_that_were_decided_have_a_line_and_the_rest_a_line_a_reason(full):
     page = claims_page(read_report(full))
-    assert page.startswith('4 claims: 1 hold, 1 fail, 2 are not comparable.') and '| One \\| two | 1 | 2 | [1, 3] | 3 seeds |' in page
-    assert page.splitlines()[-1] == '- not comparable – other: 2, `d`, `e`'
+    assert page.startswith('4 claims: 1 hold, 1 fail, 2 not comparable.') and '| One \\| two | 1 | 2 | [1, 3] | 3 seeds |' in page
+    assert page.splitlines()[-1] == '- not comparable – other: 2, `d`, `e`' and 'Prediction' not in page
+
+
+def test_predictions_are_counted_apart_with_a_table_for_each_source(full):
+    page = predictions_page(read_report(full))
+    assert page.startswith('3 predictions: 3 hold.') and 'One' not in page
+    assert [part.splitlines()[0] for part in page.split('\n\n')[1:]] == ['*The first.*', '| statement | predicted | measured | interval | verdict | reason |', '*The second.*', '| statement | predicted | measured | interval | verdict | reason |']
 
 
 def test_times_say_what_was_resumed(full):
@@ -208,7 +220,7 @@ def test_settings_that_differ_stand_beside_those_of_the_paper(tmp_path):
 
 def test_a_side_that_would_repeat_the_other_is_not_drawn(tmp_path):
     curve = lambda *models: {(m, 'accuracy_curve', 'relative_accuracy', f'attack=pgd;eps={e}'): 1 - e for m in models for e in (.1, .5)}
-    titles = lambda *models: [ax.get_title() for ax in draw_curves(write(tmp_path/'-'.join(models), curve(*models)), ['pgd']).axes]
+    titles = lambda *models: [ax.get_title() for ax in draw_curves(write(tmp_path/'-'.join(models), curve(*models)), only('pgd'), SIDES).axes]
     assert titles('kh', 'bp', 'l2') == ['PGD: models as published']
     assert titles('kh', 'bp', 'jreg_meant') == ['PGD: models as published', 'PGD: models as meant']
 
@@ -228,82 +240,70 @@ def test_stale_results_and_uncommitted_code_are_named(full, tmp_path):
 
 # --- predictions
 
-def prediction(**more): return Departure(**dict(id='x', departure='d', prediction='p', a=('bp', 'p', 'q', ''), range=(0., 1.)) | more)
-
-
-@pytest.mark.parametrize('compare, range, verdict', [('a', (3.5, 4.5), 'confirmed'), ('a', (5, 6), 'not confirmed'), ('a - b', (1.5, 2.5), 'confirmed'), ('a / b', (1.9, 2.1), 'confirmed'),
-                                                    ('a² / b', (7.5, 8.5), 'confirmed'), ('a / b', (0, 1), 'not confirmed')])
-def test_rules(tmp_path, compare, range, verdict):
-    report = write(tmp_path, {('bp', 'p', 'q', ''): 4., ('kh', 'p', 'q', ''): 2.}, seeds=(0, 1, 2), spread=.001)
-    assert judge_departure(prediction(compare=compare, range=range, b=() if compare == 'a' else ('kh', 'p', 'q', '')), report)[1] == verdict
-
-
-def test_an_interval_that_leaves_the_range_is_undecided_and_pairs_are_of_one_seed(tmp_path):
-    both = {('bp', 'p', 'q', ''): 1., ('kh', 'p', 'q', ''): 1.}
-    report = write(tmp_path, both, seeds=(0, 1, 2), spread=.5)
-    assert judge_departure(prediction(range=(0., 2.)), report)[1] == 'undecided', 'the seeds differ'
-    assert judge_departure(prediction(compare='a - b', b=('kh', 'p', 'q', ''), range=(-.1, .1)), report) == ('0 [0, 0], 3 seeds', 'confirmed'), 'and alike in both'
-    one = judge_departure(prediction(range=(0., 2.)), write(tmp_path/'one', both))
-    assert one == ('1, one seed, no interval', 'confirmed')
-
-
-def test_what_is_missing_is_not_measured(tmp_path):
-    report = write(tmp_path, {('bp', 'p', 'q', ''): 4.}, data='mnist5k')
-    assert judge_departure(prediction(b=('kh', 'p', 'q', ''), compare='a / b'), report) == ('', 'not measured')
-    assert judge_departure(prediction(data=('cifar10*',)), report) == ('', 'not measured: needs cifar10*')
-
-
-@pytest.mark.parametrize('wrong, message', [(dict(compare='a + b'), "compare = 'a + b'; valid: a, a - b"), (dict(a=('bp', 'p', 'q')), 'a and b are lists of model, probe'),
-                                            (dict(b=('kh', 'p', 'q', '')), "'a' needs no b"), (dict(compare='a - b'), "'a - b' needs b"), (dict(range=(1, 0)), 'is not (low, high)')])
-def test_wrong_predictions_are_refused(wrong, message):
-    with pytest.raises(InputError) as e: prediction(**wrong)
-    assert message in str(e.value)
-
-
-def test_ids_are_unique_and_fields_known():
-    row = dict(id='x', departure='d', prediction='p', a=['bp', 'p', 'q', ''], range=[0., 1.])
-    with pytest.raises(InputError, match="departure 'x' stands there 2 times"): read_departures(dict(departures=[dict(each=[row, row])]))
-    with pytest.raises(InputError, match='unexpected keyword'): read_departures(dict(departures=[row | dict(b_=1)]))
-
-
 @pytest.mark.parametrize('family', families(ROOT/'nbs'/'experiments').values(), ids=lambda f: f.name)
-def test_predictions_of_the_families_speak_of_what_there_is(family):
-    for d in read_departures(family.about):
-        for what in filter(None, (d.a, d.b)): assert what[0] in {*family.models, 'data', 'init'}, d.id
-        assert d.departure and d.prediction
-        if d.b: assert d.a != d.b
+def test_claims_of_the_families_speak_of_what_there_is(family):
+    for c in read_claims(family.about):
+        assert {*c.models} <= {*family.models, 'data', 'init'}, c.id
+        if c.ledger == 'ours': assert c.profiles == ('any',) and len(c.source) > 40, 'what it follows from is said'
+        if c.other: assert len({(p.models, p.probe, p.quantity, p.setting) for p in parts(c)}) == 2, c.id
 
 
-def test_every_prediction_is_measured_by_the_notebooks(tmp_path):
+def test_every_prediction_is_measured_by_the_notebooks():
     "The names in the rules are those of the rows that the experiments write: checked against their sources."
-    sources = ''.join(p.read_text() for p in (ROOT/'nbs'/'experiments'/'hebbian').glob('*.ipynb'))
-    for d in read_departures(find_family('hebbian')[0].about):
-        for _, probe, quantity, setting in filter(None, (d.a, d.b)):
-            assert f"'{probe}'" in sources, probe
-            assert f"'{quantity}'" in sources or f'{quantity}=' in sources or (probe, quantity) == ('landscape', 'q50'), quantity
-            for part in filter(None, setting.split(';')): assert f'{part.split("=")[0]}=' in sources or f"'{part.split('=')[0]}'" in sources, part
+    sources = ''.join(p.read_text() for p in (ROOT/'nbs'/'experiments'/'hebbian').glob('[0-9]*.ipynb'))
+    ours = [c for c in read_claims(find_family('hebbian')[0].about) if c.ledger == 'ours']
+    assert len(ours) == 23
+    for c in [part for c in ours for part in parts(c)]:
+        assert f"'{c.probe}'" in sources, c.probe
+        assert f"'{c.quantity}'" in sources or f'{c.quantity}=' in sources or (c.probe, c.quantity) == ('landscape', 'q50'), c.quantity
+        for part in filter(None, c.setting.split(';')): assert f'{part.split("=")[0]}=' in sources or f"'{part.split('=')[0]}'" in sources, part
+
+
+@pytest.mark.parametrize('folder', sorted((ROOT/'reports').glob('hebbian/*')), ids=lambda p: p.name)
+def test_committed_verdicts_follow_from_the_committed_numbers(folder):
+    "With several seeds no table of images is asked, so the verdicts can be made again; with one seed only those on our predictions."
+    report = read_report(folder)
+    claims = [c for c in read_claims(report.family.about) if len(report.seeds) > 1 or c.ledger == 'ours']
+    again = judge(claims, report.measurements, None, report.config['profile'], data=report.data, changed=tuple(report.config['overrides']))
+    committed = report.claims[report.claims.id.isin(again.id)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, committed, check_dtype=False)
+    assert {*report.claims.id} == {c.id for c in read_claims(report.family.about)}
 
 
 # --- the page
 
-def test_the_page_shows_every_part_and_names_what_was_not_run(full, tmp_path):
-    (tmp_path/'nbs').mkdir()
-    page = json.loads(write_page(full.parents[1], tmp_path/'nbs'/'reproduction.ipynb').read_text())
-    text = '\n'.join(c['source'] for c in page['cells'] if c['cell_type'] == 'markdown')
-    for profile in ('paper', 'gpu-short', 'quick'): assert f'### Profile `{profile}`\n\nThis profile has not been run yet' in text
-    assert '### Profile `cpu` on `cifar10`' in text and '#### Departures from the paper and what they predict' in text
-    figures = [c for c in page['cells'] if any('image/png' in o.get('data', {}) for o in c.get('outputs', []))]
-    assert len(figures) == len([*ACCURACY, *ATTACKED, *INSIDE]) and all('#| fig-alt: ' in c['source'] for c in figures)
-    assert len([c for c in page['cells'] if any('text/markdown' in o.get('data', {}) for o in c.get('outputs', []))]) == len(TABLES)
-    assert len({c['id'] for c in page['cells']}) == len(page['cells'])
+@pytest.fixture(scope='module')
+def page(full, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('page')/'nbs'
+    folder.mkdir()
+    everything(full.parent/'quick-mnist5k', profile='quick', data='mnist5k')
+    return json.loads(write_report(find_family('hebbian')[0], full.parents[1], folder/'reproduction.ipynb').read_text())
 
 
-def test_a_part_without_measurements_is_left_out(tmp_path):
-    report = write(tmp_path, {('kh', 'classifier', 'test_accuracy', ''): .4, ('kh', 'classifier', 'epoch_accuracy', 'epoch=1'): .4})
-    shown = [text for kind, text in section(report, 'x') if kind == 'code']
-    assert any('draw_training' in s for s in shown) and not any('draw_spectra' in s or 'draw_worst' in s for s in shown)
+def shown(page, mime): return [(c, o['data'][mime]) for c in page['cells'] for o in c.get('outputs', []) if mime in o.get('data', {})]
 
 
-def test_equal_reports_make_equal_pages(full):
-    one, two = (page_notebook(page_cells(read_reports(full.parents[1]), 'reports')) for _ in range(2))
-    assert one == two
+def test_the_page_shows_every_part_of_every_report_and_names_what_was_not_run(page):
+    pictures, texts = shown(page, 'image/png'), [''.join(text) for _, text in shown(page, 'text/markdown')]
+    assert len(pictures) == 2*len({c['id'] for c, _ in pictures}) == 2*10 and all('#| fig-alt: ' in c['source'] for c, _ in pictures)
+    assert texts.count('**cpu on cifar10**') == texts.count('**quick on mnist5k**') == 5 + 10
+    assert '`locallearning reproduce hebbian --profile paper' in texts[-1] and '--profile cpu' not in texts[-1]
+    assert not shown(page, 'text/plain') and not [o for c in page['cells'] for o in c.get('outputs', []) if o['output_type'] in ('stream', 'error')]
+
+
+def test_the_page_is_a_notebook_with_the_ids_of_its_source_and_nothing_of_its_execution(page):
+    source = json.loads((find_family('hebbian')[0].folder/'report.ipynb').read_text())
+    assert [c['id'] for c in page['cells']] == [c['id'] for c in source['cells']] and not any(c['metadata'] for c in page['cells'])
+    differ = [c['source'] for c, s in zip(page['cells'], source['cells']) if c['source'] != ''.join(s['source'])]
+    assert len(differ) == 1 and differ[0].startswith('#| hide') and 'reports' in differ[0], 'the parameters, as they were set'
+    assert [*page['metadata']] == ['kernelspec'] and not any(c.get('execution_count') for c in page['cells'])
+
+
+def test_a_part_that_nobody_measured_says_so(tmp_path, capsys):
+    report = write(tmp_path, {('kh', 'classifier', 'test_accuracy', ''): .4})
+    each([report], lambda r: 'seen', 'classifier'); each([report], lambda r: 'not to be seen', 'spectrum')
+    assert capsys.readouterr().out.splitlines() == ['**cpu on cifar10** seen', 'Not measured yet.']
+
+
+def test_a_family_without_a_report_is_named(tmp_path):
+    with pytest.raises(InputError, match='family hebbian has no report'): write_report(replace(find_family('hebbian')[0], folder=tmp_path), tmp_path, tmp_path/'page.ipynb')

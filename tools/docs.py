@@ -48,7 +48,7 @@ def stage(runs):
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT/'nbs', folder, ignore=shutil.ignore_patterns('.*'))
     missing = 0
-    for notebook in sorted(folder.glob('experiments/*/*.ipynb')):
+    for notebook in sorted(folder.glob('experiments/*/[0-9]*.ipynb')):
         run = executed(notebook, runs)
         missing += run is None
         nbformat.write(with_origin(notebook, run), notebook)
