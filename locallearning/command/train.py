@@ -57,7 +57,7 @@ def train(
     batch_size: Annotated[Optional[int], typer.Option(help='images per step; default: 100')] = None,
     clip: Annotated[Optional[float], typer.Option(help='largest norm of the gradient')] = None,
     valid: Annotated[Optional[float], typer.Option(
-        help='training images held out to choose the best epoch by: a share or a number, 0: none; default: 0.1')] = None,
+        help='training images held out to choose the best epoch by: a share or a number, 0: none; default: .1')] = None,
     snapshots: Annotated[Optional[str], typer.Option(metavar='EPOCHS',
         help='epochs before which the weights are saved, such as 0,.125,1,20')] = None,
     init: Annotated[Optional[str], typer.Option(metavar='CHECKPOINT',

@@ -123,9 +123,9 @@ def processor()->str: # as its maker calls it
 def accelerator()->dict: # accelerator (name or None), accelerator_memory (GiB)
     "The GPU that torch sees, if torch was imported."
     torch = sys.modules.get('torch')
-    if not torch or not torch.cuda.is_available(): return dict.fromkeys(('accelerator', 'accelerator_memory'))
-    memory = torch.cuda.get_device_properties(0).total_memory
-    return dict(accelerator=torch.cuda.get_device_name(), accelerator_memory=round(memory/2**30))
+    if not torch or not torch.cuda.is_available(): name = memory = None
+    else: name, memory = torch.cuda.get_device_name(), round(torch.cuda.get_device_properties(0).total_memory/2**30)
+    return dict(accelerator=name, accelerator_memory=memory)
 
 # %% ../../nbs/lab/01_runs.ipynb #8a4bb312
 def surroundings()->dict: # versions, commit and hardware
