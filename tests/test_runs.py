@@ -442,7 +442,7 @@ def test_a_row_without_the_columns_is_refused(tmp_path):
 
 
 def test_unknown_kinds_of_files_are_refused(tmp_path):
-    with pytest.raises(InputError, match="kind 'figure': valid: figures, models, notebooks, results"): Run(tmp_path).path('figure', 'a.pdf')
+    with pytest.raises(InputError, match="kind 'figure': did you mean 'figures'"): Run(tmp_path).path('figure', 'a.pdf')
 
 
 def test_manifest_says_how_a_result_came_about(tmp_path):

@@ -38,7 +38,8 @@ def parse_seeds(
     check(seed is None or seeds is None, f'--seed {seed} and --seeds {seeds} contradict each other; give one of them')
     if seeds is None: return None if seed is None else [seed]
     try: return [int(s) for s in seeds.split(',')]
-    except ValueError: raise InputError(f'--seeds {seeds}: write whole numbers with commas, such as 0,1,2') from None
+    except ValueError:
+        raise InputError(f'--seeds {seeds}: write whole numbers with commas, such as 0,1,2') from None
 
 # %% ../../nbs/command/02_app.ipynb #e3862f88
 @app.command(short_help='Repeat a paper and judge its claims.')
@@ -59,10 +60,12 @@ def reproduce(
     jobs: Annotated[int, typer.Option(metavar='N', help='units at once, each in a process of its own')] = 1,
     scheduler: Annotated[str, typer.Option(metavar='ADDRESS',
         help='tcp://HOST:PORT of a Dask scheduler whose workers run the units')] = '',
-    shard: Annotated[Optional[str], typer.Option(metavar='I/N', help='run only the I-th of N shares of the units')] = None,
+    shard: Annotated[Optional[str], typer.Option(metavar='I/N',
+        help='run only the I-th of N shares of the units')] = None,
     sets: Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE',
         help='change a parameter; may be repeated')] = None,
-    config: Annotated[Optional[str], typer.Option(help='the config.json of an earlier run, for an identical one')] = None,
+    config: Annotated[Optional[str], typer.Option(
+        help='the config.json of an earlier run, for an identical one')] = None,
     report: Annotated[str, typer.Option(help='copy the small tables to this folder, whenever a unit has ended')] = '',
     accept_stale: Annotated[bool, typer.Option('--accept-stale',
         help='use results of older code instead of making them again; the manifests name them')] = False,
@@ -83,8 +86,8 @@ def reproduce(
         known, samples, values = families(), parse_seeds(seed, seeds), parse_sets(sets or [])
         wanted = list(known) if names and 'all' in names else names or ['hebbian']
         configs = [resolve(*find_family(n, known), profile or 'quick', data, samples, values, **where) for n in wanted]
-    report = report and str(Path(report).absolute())
-    for c in configs: run_one(c, out, force=force, report=report, jobs=jobs, scheduler=scheduler, shard=shard or '')
+    how = dict(force=force, report=report and str(Path(report).absolute()), jobs=jobs, scheduler=scheduler)
+    for c in configs: run_one(c, out, shard=shard or '', **how)
 
 # %% ../../nbs/command/02_app.ipynb #a83c5aa8
 def run_one(
@@ -102,11 +105,13 @@ def run_one(
         names = ', '.join(f'seed {u.seed} {" ".join(u.models)}' for u in left)
         typer.echo(f'left      {len(left)} unit{"s"*(len(left) > 1)}: {names}')
         return typer.echo('when all are done, run the same command without --shard to draw and judge')
-    if verdicts is not None: typer.echo(claims_table(verdicts, shutil.get_terminal_size((110, 40)).columns))
+    width = shutil.get_terminal_size((110, 40)).columns
+    if verdicts is not None: typer.echo(claims_table(verdicts, width))
     if how['report']: typer.echo(f'report    {shown(Path(how["report"])/config.folder)}')
     if accepts_stale():
         n = sum(bool(r['stale']) for r in unit_rows(folder)[0])
-        typer.echo(f'stale     {n} notebook{"s"*(n != 1)} used results of older code, named by manifests in {shown(folder)}')
+        some = f'{n} notebook{"s"*(n != 1)} used results of older code'
+        typer.echo(f'stale     {some}, named by manifests in {shown(folder)}')
     for s in config.seeds: typer.echo(f'figures   {shown(folder/f"seed{s}"/"figures")}')
     typer.echo(f'results   {shown(folder)}')
 
@@ -128,7 +133,8 @@ def list_all(
             typer.echo(f'    {f"{p.name}: {p.type}":<22} = {p.default!r:<24}  {p.help}')
         done = status(family, out)
         typer.echo('  runs' + ('' if done else '      none yet'))
-        for folder, stem, why in done: typer.echo(f'    {folder}/{stem}: {f"stale: {why}" if why else "done"}')
+        for folder, stem, why in done:
+            typer.echo(f'    {folder}/{stem}: {f"stale: {why}" if why else "done"}')
 
 # %% ../../nbs/command/02_app.ipynb #9f52e3bb
 app.command(short_help='Train a model of your own or of a paper.')(train)

@@ -21,7 +21,8 @@ def parse_epochs(
     "Read --snapshots."
     if text is None: return None
     try: return [float(s) for s in text.split(',')]
-    except ValueError: raise InputError(f'--snapshots {text}: write epochs with commas, such as 0,.125,1,20') from None
+    except ValueError:
+        raise InputError(f'--snapshots {text}: write epochs with commas, such as 0,.125,1,20') from None
 
 # %% ../../nbs/command/00_train.ipynb #0d5e8fba
 def shown(
@@ -56,7 +57,7 @@ def train(
     batch_size: Annotated[Optional[int], typer.Option(help='images per step; default: 100')] = None,
     clip: Annotated[Optional[float], typer.Option(help='largest norm of the gradient')] = None,
     valid: Annotated[Optional[float], typer.Option(
-        help='training images held out to choose the best epoch by: a share or a number, 0 for none; default: 0.1')] = None,
+        help='training images held out to choose the best epoch by: a share or a number, 0: none; default: .1')] = None,
     snapshots: Annotated[Optional[str], typer.Option(metavar='EPOCHS',
         help='epochs before which the weights are saved, such as 0,.125,1,20')] = None,
     init: Annotated[Optional[str], typer.Option(metavar='CHECKPOINT',
@@ -75,10 +76,10 @@ def train(
 ):
     "Train a model, and write checkpoints, history, figure and configuration."
     root = data_root and str(Path(data_root).absolute())
-    flags = dict(data=data, model=model, loss=loss, penalties=penalty, constraints=constraint, parametrizations=parametrize)
-    flags |= dict(transforms=transform, optimizer=optimizer, lr=lr, schedule=schedule, epochs=epochs, batch_size=batch_size)
-    flags |= dict(clip=clip, valid=valid, snapshots=parse_epochs(snapshots), init=init, seed=seed)
-    flags |= dict(device=device, data_root=root, modules=modules)
+    flags = dict(data=data, model=model, loss=loss, penalties=penalty, constraints=constraint)
+    flags |= dict(parametrizations=parametrize, transforms=transform, optimizer=optimizer, lr=lr, schedule=schedule)
+    flags |= dict(epochs=epochs, batch_size=batch_size, clip=clip, valid=valid, snapshots=parse_epochs(snapshots))
+    flags |= dict(init=init, seed=seed, device=device, data_root=root, modules=modules)
     from locallearning.lab.trainings import place_training
     begin = partial(train_here, partial(place_training, preset or '', out or '', config or '', resume, **flags))
     return train_together(begin) if my_place()[1] > 1 else begin()

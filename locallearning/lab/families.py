@@ -109,7 +109,8 @@ def parameters(
         for name, p in notebook_parameters(path).items():
             first = found.setdefault(name, p)
             same = (first.type, first.default) == (p.type, p.default)
-            check(same, f'parameter {name!r} of {stem} is {p}, but another notebook of {family.name} has {first}; make them equal')
+            other = f'another notebook of {family.name} has {first}'
+            check(same, f'parameter {name!r} of {stem} is {p}, but {other}; make them equal')
     return found
 
 # %% ../../nbs/lab/00_families.ipynb #2c2f1159
@@ -142,9 +143,11 @@ class Config:
     data_root:str = ''      # folder of the data sets; '' means LOCALLEARNING_DATA or the user's cache
     threads:int = 0         # torch threads per unit; 0: OMP_NUM_THREADS, else all cores
     @property
-    def folder(self): return Path(self.family.name)/folder_name([self.profile, self.params['data']], self.overrides)
+    def folder(self):
+        return Path(self.family.name)/folder_name([self.profile, self.params['data']], self.overrides)
     @property
-    def plain(self): return {f.name: getattr(self, f.name) for f in fields(self)} | dict(family=self.family.name)
+    def plain(self):
+        return {f.name: getattr(self, f.name) for f in fields(self)} | dict(family=self.family.name)
     def to_json(self): return json.dumps(self.plain, indent=1) + '\n'
 
 # %% ../../nbs/lab/00_families.ipynb #553b1dc5
@@ -197,15 +200,18 @@ def resolve(
     values = {k: v for k, v in profiles[profile].items() if k not in ('training', 'seeds')}
     if seeds is None: seeds = profiles[profile].get('seeds', [0])
     hand = dict(sets or {}) | (dict(data=data) if data else {})
-    for k in hand: check(k not in RESERVED, f'{k} is not a parameter to be set by hand; use {RESERVED.get(k)}')
+    for k in hand:
+        check(k not in RESERVED, f'{k} is not a parameter to be set by hand; use {RESERVED.get(k)}')
     for k in [*values, *hand]: check(k in known, f'{name} has no parameter {k!r}; {nearest(k, known)}')
     hand = {k: parse_value(known[k], v) for k, v in hand.items()}
     path, options = data_path(hand.get('data', ''))
     if path: hand['data'] = f'{path}{options}'
-    for m in hand.get('models', []): check(m in models, f'{name} has no model {m!r}; {nearest(m, models)}')
+    for m in hand.get('models', []):
+        check(m in models, f'{name} has no model {m!r}; {nearest(m, models)}')
     base = {k: p.default for k, p in known.items()} | {k: parse_value(known[k], v) for k, v in values.items()}
     overrides = {k: v for k, v in hand.items() if v != base[k] and k not in ('data', 'models', 'seed')}
-    return Config(family, list(stems), profile, base | hand, list(dict.fromkeys(map(int, seeds))), overrides, **more)
+    return Config(family, list(stems), profile, params=base | hand, seeds=list(dict.fromkeys(map(int, seeds))),
+                  overrides=overrides, **more)
 
 # %% ../../nbs/lab/00_families.ipynb #a4a9fe82
 def as_config(
@@ -218,7 +224,8 @@ def as_config(
     params = parameters(family)
     for s in config.experiments:
         check(s in family.notebooks, f'family {family.name} has no experiment {s!r}; {nearest(s, family.notebooks)}')
-    for k in config.params: check(k in params, f'{family.name} has no parameter {k!r}; {nearest(k, params)}')
+    for k in config.params:
+        check(k in params, f'{family.name} has no parameter {k!r}; {nearest(k, params)}')
     return replace(config, family=family, params={k: p.default for k, p in params.items()} | config.params)
 
 # %% ../../nbs/lab/00_families.ipynb #5609b8e8

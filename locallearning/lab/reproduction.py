@@ -75,8 +75,8 @@ def _event(line):
     return event if isinstance(event, dict) else {}
 
 # %% ../../nbs/lab/07_reproduction.ipynb #60fc8293
-UNITS = ('seed', 'models', 'notebook', 'state', 'executions', 'seconds', 'last', 'threads', 'machine', 'commit', 'dirty',
-         'stale')
+UNITS = ('seed', 'models', 'notebook', 'state', 'executions', 'seconds', 'last', 'threads', 'machine', 'commit',
+         'dirty', 'stale')
 HARDWARE = ('processor', 'cores', 'memory', 'accelerator', 'accelerator_memory', 'machine', 'system', 'versions')
 
 # %% ../../nbs/lab/07_reproduction.ipynb #386ad912
@@ -93,8 +93,9 @@ def unit_rows(
         here = {k: manifest.get(k) for k in HARDWARE}
         if manifest and here not in machines: machines.append(here)
         row = {k: manifest.get(k) for k in ('threads', 'commit', 'dirty')}
-        row |= dict(seed=int(seed.name.removeprefix('seed')), models=' '.join(times['models']) or 'all', notebook=times['notebook'])
-        row |= dict(state='done' if done else 'not done', executions=len(took), seconds=round(sum(took), 1), last=took[-1])
+        row |= dict(seed=int(seed.name.removeprefix('seed')), notebook=times['notebook'])
+        row |= dict(models=' '.join(times['models']) or 'all', state='done' if done else 'not done')
+        row |= dict(executions=len(took), seconds=round(sum(took), 1), last=took[-1])
         row |= dict(machine=machines.index(here) if manifest else None, stale=' '.join(manifest.get('stale', [])))
         rows.append(row)
     return rows, machines
@@ -199,7 +200,7 @@ def run_config(
     jobs:int=1,             # units at once, on this machine
     scheduler:str='',       # or the address of a Dask scheduler, whose workers see `out` under the same path
     shard:str='',           # 'I/N': only every N-th unit; the rest of the run where they are the last
-)->tuple: # the folder of the configuration; the verdicts, or None and the units of other shares that are still to be run
+)->tuple: # folder of the configuration; verdicts, or None; units of other shares that are still to be run
     "Run a configuration, or a share of it, to the end; raises `InputError` or `RuntimeError` as the notebook did that failed."
     out, config = runs_folder(out), with_threads(config, jobs, scheduler)
     groups, folder, left = passes(config, str(out), force, shard), out/config.folder, []

@@ -52,7 +52,7 @@ def path(self:Run,
     name:str,   # file name
 )->Path: # where the file goes; the folder is made
     "Where a file of this run belongs."
-    kinds = 'figures', 'models', 'results', 'notebooks'
+    kinds = ('figures', 'models', 'results', 'notebooks')
     check(kind in kinds, f'kind {kind!r}: {nearest(kind, kinds)}')
     (self.folder/kind).mkdir(parents=True, exist_ok=True)
     return self.folder/kind/name
@@ -102,7 +102,8 @@ def _parts(folder, kind):
 def code_state()->dict: # commit, dirty
     "The commit that the package was read from, and whether package or experiments differ from it; None where there is no history."
     import locallearning as ll
-    def git(*args): return subprocess.run(['git', *args], cwd=Path(ll.__file__).parent, capture_output=True, text=True)
+    here = Path(ll.__file__).parent
+    def git(*args): return subprocess.run(['git', *args], cwd=here, capture_output=True, text=True)
     tracked = git('ls-files', '--error-unmatch', '__init__.py').returncode == 0
     if not tracked: return dict(commit=os.environ.get('LOCALLEARNING_COMMIT'), dirty=None)
     changed = git('status', '--porcelain', '--', '.', '../nbs/experiments').stdout
@@ -122,9 +123,9 @@ def processor()->str: # as its maker calls it
 def accelerator()->dict: # accelerator (name or None), accelerator_memory (GiB)
     "The GPU that torch sees, if torch was imported."
     torch = sys.modules.get('torch')
-    if not torch or not torch.cuda.is_available(): return dict(accelerator=None, accelerator_memory=None)
-    memory = torch.cuda.get_device_properties(0).total_memory
-    return dict(accelerator=torch.cuda.get_device_name(), accelerator_memory=round(memory/2**30))
+    if not torch or not torch.cuda.is_available(): name = memory = None
+    else: name, memory = torch.cuda.get_device_name(), round(torch.cuda.get_device_properties(0).total_memory/2**30)
+    return dict(accelerator=name, accelerator_memory=memory)
 
 # %% ../../nbs/lab/01_runs.ipynb #8a4bb312
 def surroundings()->dict: # versions, commit and hardware

@@ -63,7 +63,7 @@ def read_plan(
 
 # %% ../../nbs/lab/03_trainings.ipynb #5b5b4c05
 def check_types(
-    plan:Plan, # made of what somebody wrote
+    plan:Plan, # of values that a person wrote
 )->Plan: # itself
     "Raise `InputError` where a field of a plan holds something of another type."
     for f in fields(Plan):
@@ -185,7 +185,9 @@ def prepare_training(
     if preset:
         params |= {k: given[k] for k in ('epochs', 'batch_size') if k in given}
         said = preset_fields(family, key, params, sizes)
-    else: said = dict(model=_completed('model', 'SHLP(width=500)', modules, sizes)) | _of_checkpoint(given, modules)
+    else:
+        said = dict(model=_completed('model', 'SHLP(width=500)', modules, sizes))
+        said |= _of_checkpoint(given, modules)
     said |= {k: _completed(k, v, modules, sizes) for k, v in given.items()}
     plan = check_types(Plan(**said | dict(preset=preset, data=text)))
     net = build_model(plan.model, plan.parametrizations, modules, plan.seed)
@@ -253,7 +255,8 @@ def check_plan(
         check(getattr(plan, k) >= least, f'{FLAGS[k]} {getattr(plan, k)}: a whole number ≥ {least} is needed')
     for k in ('lr', 'clip'):
         value = getattr(plan, k)
-        check(value is None or isinstance(value, str) or 0 < value < math.inf, f'{FLAGS[k]} {value}: a number > 0 is needed')
+        right = value is None or isinstance(value, str) or 0 < value < math.inf
+        check(right, f'{FLAGS[k]} {value}: a number > 0 is needed')
     for s in plan.snapshots:
         check(0 <= s <= plan.epochs, f'--snapshots: {s:g} is not in 0…{plan.epochs}, the epochs of this training')
     for place in ('penalties', 'constraints', 'transforms'):
@@ -306,8 +309,9 @@ def agreed(
     mine, theirs = asdict(asked), asdict(stored)
     wrong = [k for k in names or mine if mine[k] != theirs[k] and k not in ('device', 'data_root')]
     says = '; '.join(f'{FLAGS[k]}: {_said(theirs[k])} there, {_said(mine[k])} here' for k in wrong)
-    check(not wrong, f'--resume goes on with the training of that folder, which was another one ({says}); leave out '
-                     f'{", ".join(map(FLAGS.get, wrong))}, or train in another folder: --out, from these weights: --init')
+    options = ', '.join(FLAGS[k] for k in wrong)
+    check(not wrong, f'--resume goes on with the training of that folder, which was another one ({says}); '
+                     f'leave out {options}, or train in another folder: --out, from these weights: --init')
     return replace(stored, device=asked.device, data_root=asked.data_root)
 
 # %% ../../nbs/lab/03_trainings.ipynb #78402bff
@@ -353,7 +357,8 @@ def run_training(
         if net is None or data is None: _, net, data = prepare(plan, net, data)
         if size() > 1: send_plan(plan, net)
         store = runs_folder()/'artefacts' if folder.is_relative_to(runs_folder()) else folder/'artefacts'
-        run = Run(folder, store, plan.preset.partition('/')[0], plan.seed, data.space, asdict(plan))
+        family = plan.preset.partition('/')[0]
+        run = Run(folder, store, family, seed=plan.seed, space=data.space, params=asdict(plan))
         request = _request(plan, data)
         made = train_model(**request, net=net, run=run, folder=folder/'models')
         run.used['training'] = request_key(train_model, request)[1]
@@ -407,7 +412,8 @@ def _request(plan, data):
 def _write(run, plan, data, made):
     if data.valid is None:
         best, last = run.path('models', 'best'), run.path('models', 'last')
-        for kind in ('.safetensors', '.json'): write_atomic(best.with_suffix(kind), last.with_suffix(kind).read_bytes())
+        for kind in ('.safetensors', '.json'):
+            write_atomic(best.with_suffix(kind), last.with_suffix(kind).read_bytes())
     name, rows = plan.preset.partition('/')[2] or plan.model.partition('(')[0], []
     scores = {which: _score(run, which, plan, data, made['history']) for which in ('best', 'last')}
     for which, score in scores.items():

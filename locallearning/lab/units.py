@@ -12,6 +12,7 @@ import hashlib,json,logging,os,re,signal,socket,subprocess,sys,threading,time
 from concurrent.futures import CancelledError,Executor,ThreadPoolExecutor,as_completed
 from contextlib import contextmanager
 from dataclasses import asdict,dataclass,replace
+from functools import partial
 from pathlib import Path
 from typing import Callable,Iterator
 from urllib.parse import urlsplit
@@ -67,7 +68,8 @@ def stale(
     if not old: return 'not run yet'
     changed = ', '.join(k.removeprefix('locallearning.') for k in key if old.get(k) != key[k])
     reasons = [f'{changed} changed'] if changed else []
-    if old.get('stale') and not accepts_stale(): reasons.append(f'used results of older code: {old["stale"]}')
+    used = old.get('stale') if not accepts_stale() else ''
+    if used: reasons.append(f'used results of older code: {used}')
     return '; '.join(reasons)
 
 # %% ../../nbs/lab/06_units.ipynb #f7a03ccb
@@ -158,13 +160,16 @@ def run_notebook(
     import papermill
     name, done = f'{path.parent.name}/{path.stem}', f'  executed so far: {target}'
     how = dict(kernel_name='python3', kernel_manager_class=own_kernel(), start_timeout=300, shutdown_kernel='immediate')
-    try: papermill.execute_notebook(str(path), str(target), params, progress_bar=False, log_output=False, **how)
+    how |= dict(progress_bar=False, log_output=False)
+    try: papermill.execute_notebook(str(path), str(target), params, **how)
     except papermill.PapermillExecutionError as e:
-        if e.ename == 'InputError': raise InputError(f'{e.evalue}\n  in {name}, cell {e.exec_count}') from None
+        if e.ename == 'InputError':
+            raise InputError(f'{e.evalue}\n  in {name}, cell {e.exec_count}') from None
         text = re.sub(r'\x1b\[[0-9;]*m', '', '\n'.join(e.traceback))
         lines = '\n'.join([*text.splitlines()[-12:], done])
         raise RuntimeError(f'{name} failed in cell {e.exec_count}: {e.ename}: {e.evalue}\n{lines}') from None
-    except RuntimeError as e: raise RuntimeError(f'{name}: {e}; perhaps the memory was not enough\n{done}') from None
+    except RuntimeError as e:
+        raise RuntimeError(f'{name}: {e}; perhaps the memory was not enough\n{done}') from None
 
 # %% ../../nbs/lab/06_units.ipynb #411a4b75
 def run_unit(
@@ -183,8 +188,9 @@ def run_unit(
 # %% ../../nbs/lab/06_units.ipynb #268b6c49
 def _run_one(unit, stem):
     tag, family, key = unit.tag(stem), unit.config.family, unit.key(stem)
-    if not unit.force and not stale(unit.folder, tag, key): return emit(notebook=tag, seed=unit.seed, state='kept')
-    emit(notebook=tag, seed=unit.seed, state='started')
+    tell = partial(emit, notebook=tag, seed=unit.seed)
+    if not unit.force and not stale(unit.folder, tag, key): return tell(state='kept')
+    tell(state='started')
     target = unit.folder/'notebooks'/f'{tag}.ipynb'
     target.with_suffix('.json').unlink(missing_ok=True)
     chosen = [m for m in family.models if m in unit.config.params.get('models', [])]
@@ -193,7 +199,7 @@ def _run_one(unit, stem):
     used = read_manifest(unit.folder, tag, stem, chosen).get('stale')
     if used: key['stale'] = ' '.join(used)
     write_atomic(target.with_suffix('.json'), json.dumps(key, indent=1) + '\n')
-    emit(notebook=tag, seed=unit.seed, state='done')
+    tell(state='done')
 
 # %% ../../nbs/lab/06_units.ipynb #f6948644
 def waiting_policy(
