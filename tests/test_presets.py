@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import locallearning as ll
-from locallearning import training
+from locallearning import resuming
 from locallearning.lab import trainings as presets
 from locallearning.core import InputError
 from locallearning.lab.families import runs_folder
@@ -213,7 +213,7 @@ def test_a_folder_that_cannot_be_is_named(plan, tmp_path):
         with pytest.raises(InputError, match='choose a folder that is writable'): run_training(plan, tmp_path/out)
 
 
-@pytest.mark.parametrize('change, said', [(dict(epochs=0), '--epochs 0: a whole number'), (dict(penalties=['Lpp(1)']), "unknown piece 'Lpp'"), (dict(penalties=[3]), 'recipe 3 is no call'),
+@pytest.mark.parametrize('change, said', [(dict(epochs=0), '--epochs 0: a whole number'), (dict(penalties=['Lpp(1)']), "unknown piece 'Lpp'"), (dict(penalties=[3]), 'recipe 3 is not a call'),
                                           (dict(snapshots=[9]), '--snapshots: 9 is not in 0…3'), (dict(lr=-1.), '--lr -1.0'), (dict(model='SHLP(9, width=6)'), 'SHLP does not take images')])
 def test_a_configuration_that_was_edited_is_checked_like_any_request(plan, tmp_path, change, said):
     (tmp_path/'c.json').write_text(replace(plan, **change).to_json())
@@ -224,7 +224,7 @@ def test_a_configuration_that_was_edited_is_checked_like_any_request(plan, tmp_p
 def test_an_interruption_in_pretraining_or_training_changes_no_bit(tmp_path, monkeypatch):
     plan = resolve_training(data=SMALL, model='KHModel(width=12, kh_epochs=4, kh_batch_size=20)', epochs=4, batch_size=20, transforms=['Adversarial(PGD(steps=1, random_start=True), eps=.05)'])
     run_training(plan, tmp_path/'through')
-    real, count = training.save_tree, []
+    real, count = resuming.save_tree, []
     def stop_after(n):
         def save(path, tree):
             real(path, tree)
@@ -233,7 +233,7 @@ def test_an_interruption_in_pretraining_or_training_changes_no_bit(tmp_path, mon
         return save
     for n, folder in ((2, 'kh_layer'), (6, 'models')):
         with monkeypatch.context() as m:
-            m.setattr(training, 'save_tree', stop_after(n))
+            m.setattr(resuming, 'save_tree', stop_after(n))
             with pytest.raises(KeyboardInterrupt): run_training(plan, tmp_path/'again')
         assert count[-1].startswith(folder), count
     run_training(stored_plan(tmp_path/'again', resume=True), tmp_path/'again')
