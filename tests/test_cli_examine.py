@@ -184,7 +184,7 @@ BAD = {
     'bp/models/best.safetensors holds no examples': ['evaluate', 'bp', '--examples', 'bp/models/best.safetensors'],
     "no module 'strangers_nett'": ['evaluate', '--model', 'strangers_nett:Conv'],
     "module strangers_net has no 'Cnov'; did you mean 'Conv'": ['probe', '--model', 'strangers_net:Cnov', 'spectrum'],
-    'strangers_net:nothing is no module but of type dict; an nn.Module that returns logits is needed': ['evaluate', '--model', 'strangers_net:nothing'],
+    'strangers_net:nothing is a dict, not a model; a torch.nn.Module that returns logits is needed': ['evaluate', '--model', 'strangers_net:nothing'],
     "Conv has no field 'chanels'; did you mean 'channels'": ['evaluate', '--model', 'strangers_net:Conv(chanels=2)'],
     "'body.0.weight' has shape (4, 1, 5, 5), in Conv it is (6, 1, 5, 5)": ['evaluate', '--model', 'strangers_net:Conv(channels=6)', '--weights', 'conv.pth'],
     'no file of weights nope.pth': ['evaluate', '--model', 'strangers_net:Conv', '--weights', 'nope.pth'],

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import locallearning as ll
-from locallearning import training
+from locallearning import resuming
 from locallearning.lab import trainings as presets
 from locallearning.core import InputError
 from locallearning.lab.families import runs_folder
@@ -244,7 +244,7 @@ def test_a_configuration_that_was_edited_is_checked_like_any_request(plan, tmp_p
 def test_an_interruption_in_pretraining_or_training_changes_no_bit(tmp_path, monkeypatch):
     plan = resolve_training(data=SMALL, model='KHModel(width=12, kh_epochs=4, kh_batch_size=20)', epochs=4, batch_size=20, transforms=['Adversarial(PGD(steps=1, random_start=True), eps=.05)'])
     run_training(plan, tmp_path/'through')
-    real, count = training.save_tree, []
+    real, count = resuming.save_tree, []
     def stop_after(n):
         def save(path, tree):
             real(path, tree)
@@ -253,7 +253,7 @@ def test_an_interruption_in_pretraining_or_training_changes_no_bit(tmp_path, mon
         return save
     for n, folder in ((2, 'kh_layer'), (6, 'models')):
         with monkeypatch.context() as m:
-            m.setattr(training, 'save_tree', stop_after(n))
+            m.setattr(resuming, 'save_tree', stop_after(n))
             with pytest.raises(KeyboardInterrupt): run_training(plan, tmp_path/'again')
         assert count[-1].startswith(folder), count
     run_training(stored_plan(tmp_path/'again', resume=True), tmp_path/'again')
