@@ -1,5 +1,6 @@
 """Run the command as a user does, on the toy family."""
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,17 @@ def finish(process, seconds=240):
     "Exit code, standard output and standard error."
     try: out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired: os.killpg(process.pid, signal.SIGKILL); raise
-    return process.returncode, out, err
+    return process.returncode, without_times(out), err
+
+
+def without_times(out):
+    "What was printed, but for the lines that say how long something took: only slow machines print them."
+    return re.sub(r'^[^:\n]+: \d+ in \d+ s\n', '', out, flags=re.M)
+
+
+def widest(out):
+    "Length of the longest line that names no place, as those are as long as the machine's folders are."
+    return max(len(line) for line in out.splitlines() if not re.search(r'(^|\s)/', line))
 
 
 def wait_for(condition, what, seconds=120):
@@ -55,6 +66,7 @@ def in_process(monkeypatch, capsys, *first):
     def run(*args):
         monkeypatch.setattr(sys, 'argv', ['locallearning', *first, *map(str, args)])
         with pytest.raises(SystemExit) as e: cli.main()
-        return e.value.code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return e.value.code, without_times(out), err
     try: yield run
     finally: signal.signal(signal.SIGTERM, before)

@@ -1,11 +1,13 @@
 """What holds for every test: one thread a process, no display, no run kept in the checkout, the same examples every time."""
 import os
+import pickle
 
 # Before torch is imported anywhere, so that subprocesses inherit it too.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'agg')
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 settings.register_profile('fixed', derandomize=True, deadline=None)
@@ -13,9 +15,24 @@ settings.load_profile('fixed')
 
 
 def pytest_collection_modifyitems(items):
-    "Cheap files first, so that most mistakes show within a minute: files with a slow test come last. A file stays together, as do its fixtures."
-    slow = {item.path for item in items if item.get_closest_marker('slow')}
-    items.sort(key=lambda item: item.path in slow)
+    "Cheap files first, so that most mistakes show early: those that start processes come last. A file stays together, as do its fixtures."
+    items.sort(key=lambda item: not {'subprocess', 'start', 'in_process'}.isdisjoint(vars(item.module)))
+
+
+@pytest.fixture(scope='session')
+def once(tmp_path_factory):
+    "`once(name, make)` is `make(folder)`, made by the first of the session's processes that asks; the others wait and read it."
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+
+    def get(name, make):
+        folder, result = shared/name, shared/f'{name}.pickle'
+        with FileLock(shared/f'{name}.lock'):
+            if not result.exists():
+                folder.mkdir(exist_ok=True)
+                result.write_bytes(pickle.dumps(make(folder)))
+        return pickle.loads(result.read_bytes())
+    return get
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from command import environment, in_process
+from command import environment, in_process, widest
 from locallearning.command.examine import aligned, evaluation_text, parse_bounds, parse_grid, parse_numbers
 from locallearning.core import InputError
 from locallearning.data import load
@@ -69,7 +69,7 @@ CONV = ['--model', 'strangers_net:Conv', '--weights', 'conv.pth']
 
 def test_models_of_every_kind_are_evaluated_side_by_side(call, tmp_path):
     code, out, err = call('evaluate', 'bp', 'kh.safetensors', *CONV, '--n', 50, '--eps', '0,8/255,.1', '--attack', 'PGD(steps=3)', '--attack', 'FGSM()', '--no-critical', '--device', 'cpu', '--out', tmp_path/'out')
-    assert code == 0 and err == '' and max(map(len, out.splitlines())) <= 110
+    assert code == 0 and err == '' and widest(out) <= 110
     rows = [line.split()[0] for line in out.splitlines() if line.startswith('  ')]
     assert rows == ['model', 'bp', 'kh', 'conv']*3 and out.splitlines()[1:13:5] == ['PGD(steps=3)', 'FGSM()', 'worst case'] and '0.0314' in out
     assert 'critical:' not in out
@@ -134,7 +134,7 @@ def test_a_softmax_is_left_out_by_its_layer_and_a_scaling_goes_in_front(call, tm
 def test_models_of_every_kind_are_probed_side_by_side(call, tmp_path, kind, options):
     code, out, err = call('probe', 'bp', 'kh.safetensors', *CONV, kind, *options, '--device', 'cpu', '--out', tmp_path)
     kind = kind.partition('(')[0].removesuffix('Probe').lower()
-    assert code == 0 and err == '' and max(map(len, out.splitlines())) <= 110 and out.startswith(f'{kind}, test images of mnist5k in space pixel\n')
+    assert code == 0 and err == '' and widest(out) <= 110 and out.startswith(f'{kind}, test images of mnist5k in space pixel\n')
     frame = pd.read_csv(tmp_path/'results'/'measurements.csv')
     assert set(frame.model) == {'bp', 'kh', 'conv'} and set(frame.probe) == {kind}
     assert {p.suffix for p in (tmp_path/'figures').glob(f'{kind}.*')} == {'.png', '.pdf', '.svg'}

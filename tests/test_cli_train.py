@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from command import environment, in_process
+from command import environment, in_process, widest
 from locallearning import training
 from locallearning.command.train import parse_epochs, quoted, shown
 
@@ -36,7 +36,7 @@ def test_help_names_every_option(call):
 
 def test_the_lines_say_how_good_it_is_where_it_lies_and_what_is_next(call, tmp_path):
     code, out, err = call(*SMALL, '--penalty', 'Jacobian(1e-3, n=1)', '--penalty', 'Lp(5e-4)', '--transform', "Adversarial(PGD(norm='inf', steps=1), eps=.1)", '--snapshots', '0,.5')
-    assert code == 0 and err == '' and max(map(len, out.splitlines()[:-1])) <= 110
+    assert code == 0 and err == '' and widest(out) <= 110
     lines = {line.split()[0]: line[12:] for line in out.splitlines()}
     assert list(lines) == ['folder', 'model', 'data', 'best', 'last', 'checkpoint', 'figure', 'next']
     folder = tmp_path/lines['folder']

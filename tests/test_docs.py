@@ -208,10 +208,9 @@ def test_no_notebook_moves_those_that_run_after_it():
 
 # --- processing
 
-@pytest.fixture(scope='module')
-def processed(tmp_path_factory):
+def process(folder):
     "The checkout copied, with one executed experiment, and its documentation made without Quarto."
-    copy = tmp_path_factory.mktemp('docs')/'checkout'
+    copy = folder/'checkout'
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.*', 'runs', '_docs', '_proc', 'build', 'dist', '*.egg-info', '__pycache__', 'tests'))
     if EXPERIMENTS:
         run = copy/'runs'/EXPERIMENTS[0].parent.name/'quick-mnist5k'/'seed0'/'notebooks'
@@ -221,6 +220,10 @@ def processed(tmp_path_factory):
     env = {k: v for k, v in os.environ.items() if k != 'LOCALLEARNING_RUNS'} | {'PATH': '/usr/bin:/bin'}
     done = subprocess.run([sys.executable, copy/'tools'/'docs.py'], cwd=copy, env=env, capture_output=True, text=True)
     return copy, done
+
+
+@pytest.fixture(scope='session')
+def processed(once): return once('docs', process)
 
 
 @pytest.mark.skipif(bool(shutil.which('quarto', path='/usr/bin:/bin')), reason='this test is about a machine without Quarto')
