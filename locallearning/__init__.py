@@ -32,8 +32,9 @@ _MODULES = {
     'hebbian.published': 'PublishedLp PublishedJacobian PublishedSpectral PublishedPGD published_prune published_eps '
                          'published_accuracy published_spectrum',
     'figures.style': 'save_figure',
-    'figures.plots': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness plot_spectrum '
-                     'plot_spectra plot_layer plot_tiles plot_variances plot_landscapes plot_quantiles plot_history',
+    'figures.robustness': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness',
+    'figures.probes': 'plot_spectrum plot_spectra plot_landscapes plot_quantiles',
+    'figures.layers': 'plot_tiles plot_variances plot_layer plot_history',
     'lab.runs': 'Run',
     'examine.studies': 'spectrum_study landscape_study as_spectra as_landscape test_images',
     'examine.attack_studies': 'attack_study worst_case_study as_results as_worst_case',

@@ -16,7 +16,9 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from ..core import check,nearest
 from ..figures.style import DOUBLE,SINGLE,axes,looks,styled
-from ..figures.plots import plot_critical,plot_curves,plot_landscapes,plot_quantiles,plot_spectrum,plot_tiles
+from ..figures.robustness import plot_critical,plot_curves
+from ..figures.probes import plot_landscapes,plot_quantiles,plot_spectrum
+from ..figures.layers import plot_tiles
 from ..probes.spectra import PowerLaw,Spectrum
 from ..robustness.worst import WorstCase
 from .evaluation import Evaluation,all_flags
