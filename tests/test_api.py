@@ -169,7 +169,7 @@ def test_machinery_names_no_family(module):
     assert said & names - allowed == set()
 
 
-TO_BE_SPLIT = ('06_data.ipynb', '08_training.ipynb', 'attacks/02_strong.ipynb', 'hebbian/01_layer.ipynb',
+TO_BE_SPLIT = ('06_data.ipynb', '08_training.ipynb', 'attacks/02_strong.ipynb',
                'lab/04_claims.ipynb', 'lab/07_report.ipynb', 'robustness/02_worst.ipynb')
 
 

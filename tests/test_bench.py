@@ -228,7 +228,6 @@ LONG = 'Some Maker(R) Processor(TM) of a Line With Many Words 9999-XLDQ v7 @ 2.9
 
 @pytest.mark.parametrize('processor, load', [('CPU', 0.), (LONG, 1234.5)])
 def test_the_command_prints_a_table_and_writes_json(call, tmp_path, monkeypatch, processor, load):
-    monkeypatch.setenv('COLUMNS', '110')
     monkeypatch.setattr(runs, 'processor', lambda: processor)
     monkeypatch.setattr(timing.os, 'getloadavg', lambda: (load, load, load))
     code, out, err = call('--only', 'jacobian-features', '--only', 'spectral', '--scale', '.02', '--data', 'synthetic', '--out', tmp_path/'new'/'bench.json')
