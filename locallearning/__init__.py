@@ -41,8 +41,9 @@ _MODULES = {
                          'published_accuracy published_spectrum',
     'hebbian.instruments': 'ConvergenceProbe PruningProbe PublishedAccuracyProbe PublishedSpectrumProbe',
     'figures.style': 'save_figure',
-    'figures.plots': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness plot_spectrum '
-                     'plot_spectra plot_layer plot_tiles plot_variances plot_landscapes plot_quantiles plot_history',
+    'figures.robustness': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness',
+    'figures.probes': 'plot_spectrum plot_spectra plot_landscapes plot_quantiles',
+    'figures.layers': 'plot_tiles plot_variances plot_layer plot_history',
     'lab.runs': 'Run',
     'lab.session': 'start',
     'examine.subjects': 'load_subject foreign_subject read_weights',

@@ -1,10 +1,18 @@
-"""What holds for every test: one thread a process, no display, no run kept in the checkout, the same examples every time."""
+"""What holds for every test: one thread a process, no display, lines of one width, no run kept in the checkout, the same examples every time."""
 import os
 import pickle
+import signal
 
 # Before torch is imported anywhere, so that subprocesses inherit it too.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'agg')
+
+# Texts are wrapped at the width of the terminal: that of the tests, not of whoever starts them.
+os.environ['COLUMNS'] = '110'
+os.environ.pop('FORCE_COLOR', None)
+
+# A shell starts what runs in the background deaf to Ctrl-C, and that is inherited; tests interrupt commands.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from filelock import FileLock

@@ -189,7 +189,8 @@ def test_a_timed_step_changes_next_to_nothing():
 def test_shares_of_a_profile_sum_to_one_and_products_are_found():
     a = torch.randn(300, 300)
     spent = operations(lambda: [a @ a for _ in range(5)])
-    assert .5*spent['total'] < spent['aten::mm'] <= spent['total']
+    total = spent.pop('total')                  # by the clock, so on a busy machine far more than the operations took
+    assert .5*sum(spent.values()) < spent['aten::mm'] <= total
     p, sizes = profile_training('fit', .05, 'synthetic')
     assert math.isclose(p['products'] + p['other'] + p['between'], 1) and p['seconds'] > 0 and '50 synthetic images' in sizes
     with pytest.raises(InputError, match='choose fit or kh'): profile_training('bp')
@@ -227,7 +228,6 @@ LONG = 'Some Maker(R) Processor(TM) of a Line With Many Words 9999-XLDQ v7 @ 2.9
 
 @pytest.mark.parametrize('processor, load', [('CPU', 0.), (LONG, 1234.5)])
 def test_the_command_prints_a_table_and_writes_json(call, tmp_path, monkeypatch, processor, load):
-    monkeypatch.setenv('COLUMNS', '110')
     monkeypatch.setattr(runs, 'processor', lambda: processor)
     monkeypatch.setattr(timing.os, 'getloadavg', lambda: (load, load, load))
     code, out, err = call('--only', 'jacobian-features', '--only', 'spectral', '--scale', '.02', '--data', 'synthetic', '--out', tmp_path/'new'/'bench.json')

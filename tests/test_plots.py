@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from locallearning.figures import plots as P
+import locallearning as P
 from locallearning.core import InputError
 from locallearning.figures.style import DOUBLE, SINGLE, render
 
@@ -133,7 +133,7 @@ def test_users_style_neither_enters_nor_changes():
 
 
 def test_pyplot_is_neither_imported_nor_left_open():
-    code = ('import sys; from locallearning.figures import plots as P; from types import SimpleNamespace as R; import numpy as np\n'
+    code = ('import sys; import locallearning as P; from types import SimpleNamespace as R; import numpy as np\n'
             'P.plot_curve(R(eps=[0, .1], accuracy=[1, .5], relative=[1, .5]))._repr_png_()\n'
             'assert "matplotlib.pyplot" not in sys.modules and "torch" not in sys.modules')
     subprocess.run([sys.executable, '-c', code], check=True)

@@ -12,7 +12,7 @@ from locallearning.probes import spectra as P
 from locallearning.core import InputError
 from locallearning.splits import Split, gaussian_noise
 from locallearning.models import SHLP, LpUnit, MLP, Power, prepend
-from locallearning.figures.plots import plot_spectrum
+from locallearning.figures.probes import plot_spectrum
 from locallearning.state import seeded, stream
 
 

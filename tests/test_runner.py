@@ -228,7 +228,7 @@ def test_reasons_to_run_again(ran, copied):
     assert why(ran) == {'cells, family changed', 'not run yet'}
 
 
-@pytest.mark.parametrize('module', ['training', 'figures.plots', 'lab.session', 'lab.runs'])
+@pytest.mark.parametrize('module', ['training', 'figures.layers', 'lab.session', 'lab.runs'])
 def test_a_changed_module_is_a_reason_also_if_it_only_draws(ran, toy, module, monkeypatch):
     real = units.closure
     monkeypatch.setattr(units, 'closure', lambda *a: {k: 'x' if k == f'locallearning.{module}' else v for k, v in real(*a).items()})
@@ -237,7 +237,7 @@ def test_a_changed_module_is_a_reason_also_if_it_only_draws(ran, toy, module, mo
 
 def test_modules_that_work_on_results_are_no_reason(toy):
     key = notebook_key(toy, '01_toy', {})
-    assert 'locallearning.figures.plots' in key and not {f'locallearning.{m}' for m in ('lab.claims', 'lab.reproduction', 'command.app')} & set(key)
+    assert 'locallearning.figures.layers' in key and not {f'locallearning.{m}' for m in ('lab.claims', 'lab.reproduction', 'command.app')} & set(key)
 
 
 def test_data_that_changed_under_their_path_are_a_reason(tmp_path, toy):
@@ -280,7 +280,7 @@ def older(ran, copied, monkeypatch, tmp_path):
     out = shutil.copytree(ran['root']/'a', tmp_path/'out')
     for path in [*out.rglob('value.json'), *out.rglob('notebooks/*.json')]:
         text = path.read_text()
-        if path.name != 'value.json': path.write_text(re.sub('("locallearning.(training|plots)": ")[0-9a-f]', r'\1z', text)); continue
+        if path.name != 'value.json': path.write_text(re.sub('("locallearning.(training|layers)": ")[0-9a-f]', r'\1z', text)); continue
         whole = json.loads(text)
         whole['about']['code']['locallearning.training'] = 'as it was'
         path.write_text(json.dumps(whole))

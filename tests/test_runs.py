@@ -92,7 +92,7 @@ def test_a_piece_of_a_user_inside_ours_counts(toy):
 
 
 def test_shelves_that_only_draw_or_start_things_do_not_count(toy):
-    found = closure(['locallearning.figures.plots', 'locallearning.command.app', 'locallearning.lab.reproduction', 'locallearning.examine.pictures'])
+    found = closure(['locallearning.figures.layers', 'locallearning.command.app', 'locallearning.lab.reproduction', 'locallearning.examine.pictures'])
     assert not any(f'{m}.'.startswith(f'{shelf}.') for m in found for shelf in HARMLESS)
     assert 'cli' in closure(['cli']), "a user's module may have the name of one of ours"
 

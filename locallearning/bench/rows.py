@@ -17,9 +17,9 @@ from ..core import check,nearest,progress,write_atomic
 # %% ../../nbs/bench/05_rows.ipynb #5d37538c
 def all_rows()->dict[str, Callable]: # name → `row(scale, data)`
     "Collect the rows of all modules on this shelf, in the order of their definitions."
-    from locallearning import bench
-    names = [m.name for m in pkgutil.iter_modules(bench.__path__) if m.name != 'rows']
-    modules = [import_module(f'locallearning.bench.{name}') for name in names]
+    shelf = 'locallearning.bench'
+    names = [m.name for m in pkgutil.iter_modules(import_module(shelf).__path__) if m.name != 'rows']
+    modules = [import_module(f'{shelf}.{name}') for name in names]
     return {name.removesuffix('_row'): row for m in modules for name, row in vars(m).items()
             if name.endswith('_row') and name in m.__all__}
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from .evaluation import Evaluation,all_flags
-from ..figures.plots import plot_critical,plot_curves
+from ..figures.robustness import plot_critical,plot_curves
 from ..figures.style import DOUBLE,SINGLE,axes,looks,styled
 from ..robustness.worst import WorstCase
 

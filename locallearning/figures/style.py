@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SINGLE', 'DOUBLE', 'DARK2', 'PETROFF', 'INPUT_COLORS', 'DASHES', 'MARKERS', 'STYLE', 'UNDATED', 'styled', 'axes',
-           'looks', 'array', 'fade', 'render', 'save_figure']
+           'looks', 'flagged', 'draw_boxes', 'array', 'fade', 'render', 'save_figure']
 
 # %% ../../nbs/figures/00_style.ipynb #6cc832a5
 import functools,io,itertools,re
@@ -24,10 +24,11 @@ DASHES = ['-', (0, (5, 1.5)), (0, (4, 1, 1, 1)), (0, (1, 1)), (0, (7, 1, 1, 1, 1
 MARKERS = 'os^DvPX*'
 
 # %% ../../nbs/figures/00_style.ipynb #6f4cdff0
-STYLE = {'font.size': 8, 'axes.titlesize': 8, 'axes.labelsize': 8, 'xtick.labelsize': 7, 'ytick.labelsize': 7, 'legend.fontsize': 7,
-         'figure.titlesize': 8, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.linewidth': .6, 'lines.linewidth': 1.2,
-         'lines.markersize': 3, 'xtick.major.width': .6, 'ytick.major.width': .6, 'legend.frameon': False, 'legend.handlelength': 2.6,
-         'pdf.fonttype': 42, 'ps.fonttype': 42, 'svg.hashsalt': 'locallearning', 'axes.prop_cycle': f'cycler("color", {DARK2})'}
+STYLE = {'font.size': 8, 'axes.titlesize': 8, 'axes.labelsize': 8, 'xtick.labelsize': 7, 'ytick.labelsize': 7,
+         'legend.fontsize': 7, 'figure.titlesize': 8, 'axes.spines.top': False, 'axes.spines.right': False,
+         'axes.linewidth': .6, 'lines.linewidth': 1.2, 'lines.markersize': 3, 'xtick.major.width': .6,
+         'ytick.major.width': .6, 'legend.frameon': False, 'legend.handlelength': 2.6, 'pdf.fonttype': 42,
+         'ps.fonttype': 42, 'svg.hashsalt': 'locallearning', 'axes.prop_cycle': f'cycler("color", {DARK2})'}
 
 # %% ../../nbs/figures/00_style.ipynb #74d63a31
 def styled(draw):
@@ -64,8 +65,33 @@ def looks(
     colors:dict=None, # name → colour, where it is not the next of `DARK2`
 )->dict: # name → colour, dashes and marker
     "How each of several lines looks, in colour and in grey."
+    colors = colors or {}
     cycle = zip(labels, itertools.cycle(DARK2), itertools.cycle(DASHES), itertools.cycle(MARKERS))
-    return {name: dict(color=(colors or {}).get(name, color), linestyle=dashes, marker=marker) for name, color, dashes, marker in cycle}
+    return {name: dict(color=colors.get(name, color), linestyle=dashes, marker=marker)
+            for name, color, dashes, marker in cycle}
+
+# %% ../../nbs/figures/00_style.ipynb #c21904e3
+def flagged(
+    label:str, # name of a model
+    result,    # may have `flags`
+)->str: # the name, with a dagger where there are some
+    "Mark the name of a result that is in doubt."
+    return f'{label} †' if getattr(result, 'flags', ()) else label
+
+# %% ../../nbs/figures/00_style.ipynb #c5fc1557
+def draw_boxes(
+    ax,               # panel to draw in
+    boxes:list,       # numbers of each box, as `matplotlib.cbook.boxplot_stats` has them
+    models:dict,      # label → result
+    colors:dict=None, # label → colour
+):
+    "Draw one box per model; long names are turned."
+    labels, line = [flagged(*item) for item in models.items()], dict(color='black', linewidth=1.2)
+    drawn = ax.bxp(boxes, showfliers=False, patch_artist=True, widths=.6, medianprops=line)
+    for box, look in zip(drawn['boxes'], looks(models, colors).values()):
+        box.set(facecolor=look['color'], linewidth=.6)
+    place = dict(rotation=30, ha='right', rotation_mode='anchor') if sum(map(len, labels)) > 28 else {}
+    ax.set_xticks(range(1, len(labels) + 1), labels, **place)
 
 # %% ../../nbs/figures/00_style.ipynb #455fc9db
 def array(
@@ -85,6 +111,10 @@ def fade(
 # %% ../../nbs/figures/00_style.ipynb #49d6a0fd
 UNDATED = dict(pdf={'CreationDate': None}, svg={'Date': None}, png={}, eps={})
 
+# %% ../../nbs/figures/00_style.ipynb #789d885f
+def _check_format(format):
+    check(format in UNDATED, f'cannot save a figure as {format!r}; {nearest(format, UNDATED)}')
+
 # %% ../../nbs/figures/00_style.ipynb #5aebf695
 @styled
 def render(
@@ -93,7 +123,7 @@ def render(
     dpi:int=200, # of what is made of pixels
 )->bytes: # the content of the file
     "The file that `fig` makes, the same every time."
-    check(format in UNDATED, f'cannot save a figure as {format!r}; {nearest(format, UNDATED)}')
+    _check_format(format)
     out = io.BytesIO()
     fig.savefig(out, format=format, metadata=UNDATED[format], dpi=dpi)
     return re.sub(rb'%%CreationDate.*\n', b'', out.getvalue()) if format == 'eps' else out.getvalue()
@@ -114,6 +144,6 @@ def save_figure(
     formats=('pdf', 'svg', 'png'),   # also 'eps'
 )->list: # the paths written
     "Save a figure once per format, atomically; raises `InputError` for an unknown format before anything is written."
-    for format in formats: check(format in UNDATED, f'cannot save a figure as {format!r}; {nearest(format, UNDATED)}')
+    for format in formats: _check_format(format)
     with _laid_out(fig): files = {format: render(fig, format) for format in formats}
     return [write_atomic(f'{stem}.{format}', content) for format, content in files.items()]

@@ -41,11 +41,22 @@ def _learners(units, h, delta, mode):
 
 # %% ../../nbs/hebbian/01_layer.ipynb #b44bec9f
 def _touched(units):
+    "The rows that change, and which of them each learner is."
     if units.is_cpu: return units.unique(return_inverse=True)
     return slice(None), units
 
 # %% ../../nbs/hebbian/01_layer.ipynb #5211e408
-def row_increment(weight, v, units, h, p, delta, radius, mode):
+def row_increment(
+    weight:Tensor, # H×D
+    v:Tensor,      # B×D images, flat
+    units:Tensor,  # B×k, the first units of each image
+    h:Tensor,      # B×k, their currents
+    p:float,       # norm
+    delta:float,   # how strongly the unit at rank k is pushed away
+    radius:float,  # of the sphere
+    mode:str,      # 'rank_k' or 'all_ranks'
+)->tuple: # rows that change (indices or a slice), their weights, what is added to them
+    "The increment of one batch, for the rows alone that some image touches."
     units, h, gains = _learners(units, h, delta, mode)
     rows, slot = _touched(units)
     old = weight[rows]
@@ -76,11 +87,13 @@ def check_rule(
 def _check_batch(weight, v):
     check(weight.ndim == 2, f'weight has shape {tuple(weight.shape)}; units × inputs (H×D) are needed')
     fits = v.ndim == 2 and v.shape[1] == weight.shape[1] and len(v) > 0
-    check(fits, f'batch has shape {tuple(v.shape)}; must be B×{weight.shape[1]} with B ≥ 1, as weight is {tuple(weight.shape)}; flatten images')
+    check(fits, f'batch has shape {tuple(v.shape)}; must be B×{weight.shape[1]} with B ≥ 1, '
+                f'as weight is {tuple(weight.shape)}; flatten images')
     check(v.dtype == weight.dtype, f'batch is {v.dtype}, weight {weight.dtype}; convert one of them')
     for name, t in dict(weight=weight, batch=v).items():
         bad = int((~t.isfinite()).sum())
-        check(bad == 0, f'{name} has {bad} values that are NaN or infinite among {t.numel()}; only finite ones can be learnt from')
+        check(bad == 0, f'{name} has {bad} values that are NaN or infinite among {t.numel()}; '
+                        'only finite ones can be learnt from')
 
 # %% ../../nbs/hebbian/01_layer.ipynb #29d01da7
 @torch.no_grad()
@@ -94,10 +107,12 @@ def kh_increment(
     mode:str='rank_k',   # 'rank_k' as published, or 'all_ranks': all of 2…k
 )->Tensor: # H×D, zero for units that did not learn
     "What one batch adds to the weights, before the step is scaled (Krotov & Hopfield 2019; ranks by the current h)."
-    check_rule(len(weight), p, k, delta, radius, mode); _check_batch(weight, v)
+    check_rule(len(weight), p, k, delta, radius, mode)
+    _check_batch(weight, v)
     found = Ranking(effective_weight(weight, p)).top(v, k)
     rows, _, change = row_increment(weight, v, *found, p, delta, radius, mode)
-    out = torch.zeros_like(weight); out[rows] = change
+    out = torch.zeros_like(weight)
+    out[rows] = change
     return out
 
 # %% ../../nbs/hebbian/01_layer.ipynb #cad044e9
@@ -114,7 +129,7 @@ def kh_step_(
     ranking:Ranking|None=None, # keeps the effective weights of `weight`, changed with it
     prec:float=1e-30,    # increments below it count as none
 )->Tensor: # `weight`
-    "One step of training, in place and without looking at the input; after `kh_step` for those who know it to be right."
+    "One step of training, in place and without a check of the input: `kh_step` for those who know it to be right."
     if ranking is None: ranking = Ranking(effective_weight(weight, p))
     rows, old, change = row_increment(weight, v, *ranking.top(v, k), p, delta, radius, mode)
     low, high = change.aminmax()
@@ -134,7 +149,8 @@ def kh_step(
     mode:str='rank_k',   # 'rank_k' or 'all_ranks'
 )->Tensor: # H×D, the weights after the step
     "One step of the fast rule; raises `InputError` for input that cannot be learnt from."
-    check_rule(len(weight), p, k, delta, radius, mode); _check_batch(weight, v)
+    check_rule(len(weight), p, k, delta, radius, mode)
+    _check_batch(weight, v)
     return kh_step_(weight.clone(), v, lr, p, k, delta, radius, mode)
 
 # %% ../../nbs/hebbian/01_layer.ipynb #14847878
@@ -150,12 +166,14 @@ def kh_sequential(
     mode:str='rank_k',   # 'rank_k' or 'all_ranks'
 )->Tensor: # H×D, the weights after the last image
     "Krotov & Hopfield 2019, eq. 3, one image after the other: ranks by Q, steps that are not scaled."
-    check_rule(len(weight), p, k, delta, radius, mode); _check_batch(weight, v)
+    check_rule(len(weight), p, k, delta, radius, mode)
+    _check_batch(weight, v)
     weight = weight.clone()
     for x in v:
         h = effective_weight(weight, p) @ x
         q = h / weight.norm(p, dim=1).clamp_min(1e-30)**(p - 1)
-        units, current, gains = _learners(first := ranked(q[None], k), h[first], delta, mode)
+        first = ranked(q[None], k)
+        units, current, gains = _learners(first, h[first], delta, mode)
         g = weight.new_tensor(gains)[:, None]
         weight[units[0]] += lr*g*(radius**p*x - current.T*weight[units[0]])
     return weight
@@ -175,7 +193,8 @@ class KHLayer(Piece, nn.Module):
     ):
         super().__init__()
         check_rule(width, p, k, delta, radius)
-        self.in_features,self.width,self.p,self.k,self.delta,self.radius,self.sigma = in_features,width,p,k,delta,radius,sigma
+        self.in_features,self.width,self.sigma = in_features,width,sigma
+        self.p,self.k,self.delta,self.radius = p,k,delta,radius
         self.weight = nn.Parameter(sigma*torch.randn(width, in_features, generator=generator), requires_grad=False)
     def effective_weight(self): return effective_weight(self.weight, self.p)
     def forward(self, x): return F.linear(flat_input(x, self.in_features), self.effective_weight())
@@ -193,21 +212,16 @@ class Convergence:
     def fraction_off(self): return self.off_sphere.double().mean().item()
     @property
     def converged(self): return (self.off_sphere | self.negative).double().mean().item() < self.frac
-
-# %% ../../nbs/hebbian/01_layer.ipynb #df64f64e
-@patch
-def report(self:Convergence)->dict: # plain numbers
-    "The counts, as they go into a table or a manifest."
-    return dict(converged=self.converged, units=len(self.norms), fraction_off=self.fraction_off, off_sphere=int(self.off_sphere.sum()),
-        negative=int(self.negative.sum()), dead=int(self.dead.sum()), median_norm=self.norms.median().item())
-
-# %% ../../nbs/hebbian/01_layer.ipynb #fbe75a0f
-@patch
-def __repr__(self:Convergence):
-    r = self.report()
-    verdict = 'converged' if self.converged else 'not converged'
-    return (f'{verdict}: of {r["units"]} units {r["off_sphere"]} are off the sphere ({r["dead"]} of them dead) and {r["negative"]} '
-            f'are anti-features; a converged layer has less than {self.frac:.0%} of both together')
+    def report(self)->dict: # plain numbers
+        "The counts, as they go into a table or a manifest."
+        return dict(converged=self.converged, units=len(self.norms), fraction_off=self.fraction_off,
+                    off_sphere=int(self.off_sphere.sum()), negative=int(self.negative.sum()),
+                    dead=int(self.dead.sum()), median_norm=self.norms.median().item())
+    def __repr__(self):
+        r = self.report()
+        verdict = 'converged' if self.converged else 'not converged'
+        return (f'{verdict}: of {r["units"]} units {r["off_sphere"]} are off the sphere ({r["dead"]} of them dead) '
+                f'and {r["negative"]} are anti-features; a converged layer has less than {self.frac:.0%} of both together')
 
 # %% ../../nbs/hebbian/01_layer.ipynb #4a163fdc
 @torch.no_grad()
@@ -223,17 +237,22 @@ def convergence(
 )->Convergence: # masks of the units; `.converged`, `.fraction_off`, `.report()`
     "Find the units that are off the sphere, turned away from the data, or dead."
     check_rule(len(weight), p, k, 0, radius)
-    mean, learns = _look(weight, data, p, k, batch_size)
+    mean, learns = _mean_and_learners(weight, data, p, k, batch_size)
     norms = weight.norm(p, dim=1)
-    off, dark = (norms - radius).abs() > tol, weight.clamp_max(0).norm(p, dim=1)**p > norms**p/2
+    off = (norms - radius).abs() > tol
+    dark = weight.clamp_max(0).norm(p, dim=1)**p > norms**p/2
     away = dark & (effective_weight(weight, p) @ mean < 0)
-    return Convergence(*(t.cpu() for t in (norms, off, away, off & ~learns)), frac)
+    return Convergence(norms.cpu(), off.cpu(), away.cpu(), (off & ~learns).cpu(), frac)
 
 # %% ../../nbs/hebbian/01_layer.ipynb #7af381cf
-def _look(weight, data, p, k, batch_size):
+def _mean_and_learners(weight, data, p, k, batch_size):
+    "The mean image, and which units some image puts at rank 1 or k."
     if isinstance(data, Tensor): batches, n = check_images(data, None).split(batch_size), len(data)
-    else: split = as_split(data); batches, n = (x for x, _, _ in split.batches(batch_size)), len(split)
-    eff, learns, total = effective_weight(weight, p), torch.zeros(len(weight), dtype=torch.bool, device=weight.device), 0.
+    else:
+        split = as_split(data)
+        batches, n = (x for x, _, _ in split.batches(batch_size)), len(split)
+    eff, total = effective_weight(weight, p), 0.
+    learns = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
     for x in batches:
         x = flat_input(x, weight.shape[1]).to(weight)
         learns[ranked(x @ eff.T, k)[:, [0, k - 1]].flatten()] = True
@@ -248,20 +267,24 @@ def ranking_for(
 )->Ranking: # `CertifiedRanking` for large products in float32 on the CPU
     "Choose how the winners are found."
     eff = layer.effective_weight()
-    if not eff.is_cpu or eff.dtype != torch.float32 or batch_size*eff.numel() < 1e9: return Ranking(eff)
+    large = batch_size*eff.numel() >= 1e9
+    if not (large and eff.is_cpu and eff.dtype == torch.float32): return Ranking(eff)
     mean = split[:1000].x.flatten(1).mean(0)
     return CertifiedRanking(eff, mean.to(eff), most=max(16, 4*layer.k))
 
 # %% ../../nbs/hebbian/01_layer.ipynb #b876d405
 def _epoch(layer, split, lr, batch_size, mode, generator, ranking):
     ranking.renew(layer.effective_weight())
+    rule = dict(p=layer.p, k=layer.k, delta=layer.delta, radius=layer.radius, mode=mode)
     for x, _, _ in split.batches(min(batch_size, len(split)), generator, drop_last=True):
-        kh_step_(layer.weight, x.flatten(1).to(layer.weight), lr, layer.p, layer.k, layer.delta, layer.radius, mode, ranking)
+        kh_step_(layer.weight, x.flatten(1).to(layer.weight), lr, ranking=ranking, **rule)
 
 # %% ../../nbs/hebbian/01_layer.ipynb #93906c6a
 class Norms(nn.Module):
     "Quartiles of the p-norms of a layer's units, epoch by epoch."
-    def __init__(self, epochs): super().__init__(); self.register_buffer('quartiles', torch.full((epochs, 3), math.nan))
+    def __init__(self, epochs):
+        super().__init__()
+        self.register_buffer('quartiles', torch.full((epochs, 3), math.nan))
     def note(self, epoch, weight, p):
         norms = weight.norm(p, dim=1)
         self.quartiles[epoch] = norms.quantile(norms.new_tensor([.25, .5, .75]))

@@ -51,12 +51,15 @@ def gaussian_log_likelihood(
 
 # %% ../../nbs/hebbian/03_model.ipynb #36728db0
 def _fit(x, c, starts, seed, tol):
-    if c == 1: return Mixture(np.array([x.mean()]), np.array([x.std()]), np.ones(1), gaussian_log_likelihood(x))
-    how = dict(n_init=starts, random_state=seed, init_params='k-means++', tol=tol, max_iter=2000, reg_covar=1e-3*x.var() + 1e-12)
+    if c == 1:
+        return Mixture(np.array([x.mean()]), np.array([x.std()]), np.ones(1), gaussian_log_likelihood(x))
     from sklearn.mixture import GaussianMixture
-    m = GaussianMixture(c, **how).fit(x[:, None])
+    floor = 1e-3*x.var() + 1e-12
+    m = GaussianMixture(c, n_init=starts, random_state=seed, init_params='k-means++', tol=tol, max_iter=2000,
+                        reg_covar=floor).fit(x[:, None])
     order = m.means_[:, 0].argsort()
-    return Mixture(m.means_[order, 0], m.covariances_[order, 0, 0]**.5, m.weights_[order], m.score(x[:, None])*len(x))
+    log_likelihood = m.score(x[:, None])*len(x)
+    return Mixture(m.means_[order, 0], m.covariances_[order, 0, 0]**.5, m.weights_[order], log_likelihood)
 
 # %% ../../nbs/hebbian/03_model.ipynb #a557b20a
 def fit_mixtures(
@@ -100,7 +103,8 @@ class Pruned:
     mixture:Mixture|None  # the last one accepted; None: fewer than two units to fit
     @property
     def variance(self): return None if self.cut is None else math.exp(self.cut)
-    def __repr__(self): return f'Pruned({int((~self.mask).sum())} of {len(self.mask)} units, cut={self.cut})'
+    def __repr__(self):
+        return f'Pruned({int((~self.mask).sum())} of {len(self.mask)} units, cut={self.cut})'
 
 # %% ../../nbs/hebbian/03_model.ipynb #d6408fd8
 def prune(
@@ -113,10 +117,13 @@ def prune(
     seed:int=0,          # of the starts of the fits
 )->Pruned: # weight, mask, cut and mixture; the given weight stays as it was
     "Set the units to zero whose variance is that of noise; leaves a layer with one kind of units as it is."
-    check(weight.ndim == 2 and bool(weight.isfinite().all()), f'weight of shape {tuple(weight.shape)} must be units × inputs and finite')
+    check(weight.ndim == 2 and bool(weight.isfinite().all()),
+          f'weight of shape {tuple(weight.shape)} must be units × inputs and finite')
     x, centre = log_variances(weight), 2*math.log(radius) - 2/p*math.log(weight.shape[1])
     inside = x[(x > centre + window[0]) & (x < centre + window[1])]
-    if len(inside) < 2: return Pruned(weight.clone(), torch.ones(len(x), dtype=torch.bool), None, None)
+    if len(inside) < 2:
+        everything = torch.ones(len(x), dtype=torch.bool)
+        return Pruned(weight.clone(), everything, None, None)
     mixture = [m for m in fit_mixtures(inside, seed=seed) if m.accepted][-1]
     cut = noise_cut(mixture, gap, top_weight)
     if cut is None and 0 < (x >= centre + window[1]).mean() <= top_weight: cut = centre + window[1]
@@ -161,8 +168,10 @@ class KHModel(Piece, nn.Module):
     ):
         super().__init__()
         check(layer in ('trained', 'prototypes'), f'layer={layer!r}; {nearest(layer, ["trained", "prototypes"])}')
-        self.in_features,self.width,self.classes,self.p,self.k,self.delta,self.n,self.radius = in_features,width,classes,p,k,delta,n,radius
-        self.kh_epochs,self.kh_lr,self.kh_batch_size,self.prune,self.layer = kh_epochs,kh_lr,kh_batch_size,prune,layer
+        self.in_features,self.width,self.classes = in_features,width,classes
+        self.p,self.k,self.delta,self.n,self.radius = p,k,delta,n,radius
+        self.kh_epochs,self.kh_lr,self.kh_batch_size = kh_epochs,kh_lr,kh_batch_size
+        self.prune,self.layer = prune,layer
         self.hidden = KHLayer(in_features, width, p, k, delta, radius)
         self.features = Power(n)
         self.readout = nn.Linear(width, classes)
@@ -200,8 +209,9 @@ def layer_request(
     device='cpu', # where to compute
 )->dict: # arguments of `train_layer`
     "What this model asks `train_layer` for; equal requests find the same layer."
-    return dict(data=data, width=self.width, p=self.p, k=self.k, delta=self.delta, radius=self.radius, epochs=self.kh_epochs,
-                lr=self.kh_lr, batch_size=self.kh_batch_size, seed=seed, device=str(device))
+    rule = dict(width=self.width, p=self.p, k=self.k, delta=self.delta, radius=self.radius)
+    schedule = dict(epochs=self.kh_epochs, lr=self.kh_lr, batch_size=self.kh_batch_size, seed=seed)
+    return dict(data=data, **rule, **schedule, device=str(device))
 
 # %% ../../nbs/hebbian/03_model.ipynb #bdd07014
 @patch

@@ -35,7 +35,8 @@ class PublishedLp(Piece, nn.Module):
         super().__init__()
         self.strength,self.p = strength,p
         self.generator = None
-    def forward(self, model, x=None, y=None, out=None): return sum(w.abs().pow(self.p).sum() for w in model.parameters())
+    def forward(self, model, x=None, y=None, out=None):
+        return sum(w.abs().pow(self.p).sum() for w in model.parameters())
 
 # %% ../../nbs/hebbian/04_published.ipynb #0c8e6e04
 class PublishedJacobian(Piece, nn.Module):
@@ -45,7 +46,8 @@ class PublishedJacobian(Piece, nn.Module):
         n:int|None=3,         # projections, of which only the first counts; None: exact, but summed over the batch
     ):
         super().__init__()
-        check(n is None or n >= 1, f'PublishedJacobian(n={n}): use a number of projections ≥ 1, or None for the exact mode')
+        check(n is None or n >= 1,
+              f'PublishedJacobian(n={n}): use a number of projections ≥ 1, or None for the exact mode')
         self.strength,self.n = strength,n
         self.generator = None
         self.needs_x = n is not None
@@ -87,8 +89,10 @@ def _random_batch(batches, generator):
     "One batch of random images, and the number of all images."
     sizes = [len(x) for x, _ in batches]
     chosen = torch.zeros(sum(sizes), dtype=torch.bool)
-    chosen[torch.randperm(sum(sizes), generator=generator, device=generator.device if generator else None)[:sizes[0]].cpu()] = True
-    return torch.cat([x[t.to(x.device)] for (x, _), t in zip(batches, chosen.split(sizes))]), sum(sizes)
+    order = torch.randperm(sum(sizes), generator=generator, device=generator.device if generator else None)
+    chosen[order[:sizes[0]].cpu()] = True
+    parts = [x[t.to(x.device)] for (x, _), t in zip(batches, chosen.split(sizes))]
+    return torch.cat(parts), sum(sizes)
 
 # %% ../../nbs/hebbian/04_published.ipynb #44a5e976
 @patch
@@ -114,11 +118,13 @@ def forward(self:PublishedSpectral,
     out:Out,         # what `read(model, x)` returned
 )->Tensor: # scalar, unweighted
     "Raises `InputError` before the first `refresh`."
-    check(self.basis is not None, f'{self!r} has no basis yet; call refresh(model, batches, epoch) at the start of every epoch')
+    check(self.basis is not None,
+          f'{self!r} has no basis yet; call refresh(model, batches, epoch) at the start of every epoch')
     z, B = (out.hidden - .02) @ self.basis, len(out.hidden)
     lambda_n = (z.square().sum(0) - z.mean(0)**2 / B) / (B - 1)
     n = torch.arange(1, len(lambda_n) + 1, device=z.device, dtype=z.dtype)
-    excess = (lambda_n * n**(self.exponent if self.ran_exponent is None else self.ran_exponent) - 1)[self.tau:]
+    exponent = self.exponent if self.ran_exponent is None else self.ran_exponent
+    excess = (lambda_n * n**exponent - 1)[self.tau:]
     return (excess**2 + excess.relu()).sum() / len(lambda_n)
 
 # %% ../../nbs/hebbian/04_published.ipynb #ce7a0946
@@ -129,14 +135,15 @@ def published_mixture(
 )->Mixture: # the rejected one, or the largest
     "Add components from fixed starting means until one is rejected, and return that one."
     from sklearn.mixture import GaussianMixture
-    before = gaussian_log_likelihood(x)
+    before, starts = gaussian_log_likelihood(x), np.array([[-7.1], [-8.5], [-6.5], [-6.]])
     for c in range(2, most + 1):
-        m = GaussianMixture(c, means_init=np.array([[-7.1], [-8.5], [-6.5], [-6.]])[:c], max_iter=2000, random_state=0).fit(x[:, None])
+        m = GaussianMixture(c, means_init=starts[:c], max_iter=2000, random_state=0).fit(x[:, None])
         now = m.score(x[:, None]) * len(x)
         p_value, before = float(chdtrc(3, 2*max(0., now - before))), now
         if p_value >= level: break
     order = m.means_[:, 0].argsort()
-    return Mixture(m.means_[order, 0], m.covariances_[order, 0, 0]**.5, m.weights_[order], now, p_value, p_value < level)
+    sds = m.covariances_[order, 0, 0]**.5
+    return Mixture(m.means_[order, 0], sds, m.weights_[order], now, p_value, p_value < level)
 
 # %% ../../nbs/hebbian/04_published.ipynb #702d7c06
 def published_prune(
@@ -146,7 +153,8 @@ def published_prune(
     "Prune as LocalLearning does, by the mixture that was rejected."
     x = log_variances(weight)
     inside = x[(x > -9) & (x < -3)]
-    check(len(inside) >= 2, f'{len(inside)} of {len(x)} units have a log variance in (-9, -3); this rule is for CIFAR-10 layers')
+    check(len(inside) >= 2,
+          f'{len(inside)} of {len(x)} units have a log variance in (-9, -3); this rule is for CIFAR-10 layers')
     mixture = published_mixture(inside)
     cut = float(mixture.means[-1] - abs(mixture.means[-1] - mixture.means[-2]) / 2)
     mask = torch.from_numpy(x < cut)
@@ -185,11 +193,12 @@ class PublishedPGD(Piece):
 def published_eps(
     n:int=400,                # radii
     low:float=-6,             # exponent (base ten) of the first one
-    high:float|str='ln',      # 'ln': what ran, up to 8.25; 'log10': what was meant, up to 2.5; or an exponent, -1.5 for PGD
+    high:float|str='ln',      # 'ln': as it ran, to 8.25; 'log10': as meant, to 2.5; or an exponent, -1.5 for PGD
 )->np.ndarray: # n radii, ascending
     "Radii of the paper's perturbation experiments."
-    check(not isinstance(high, str) or high in ('ln', 'log10'), f'high={high!r}; {nearest(high, ["ln", "log10"])}, or give an exponent')
-    return np.logspace(low, dict(ln=np.log(2.5), log10=np.log10(2.5)).get(high, high), n)
+    named = dict(ln=np.log(2.5), log10=np.log10(2.5))
+    check(not isinstance(high, str) or high in named, f'high={high!r}; {nearest(high, named)}, or give an exponent')
+    return np.logspace(low, named.get(high, high), n)
 
 # %% ../../nbs/hebbian/04_published.ipynb #981f71e3
 @torch.no_grad()
@@ -200,13 +209,15 @@ def published_accuracy(
 )->float: # share of images whose largest logit is the label's, in [0, 1]
     "Measure accuracy with the batch norms in training mode, as LocalLearning does."
     model, split = deepcopy(model).train(), as_split(data)
-    device = device_of(model)
-    return sum((model(x.to(device)).argmax(1) == y.to(device)).sum().item() for x, y, _ in split.batches(batch_size)) / len(split)
+    device, hits = device_of(model), 0
+    for x, y, _ in split.batches(batch_size):
+        hits += (model(x.to(device)).argmax(1) == y.to(device)).sum().item()
+    return hits / len(split)
 
 # %% ../../nbs/hebbian/04_published.ipynb #2202b327
 def published_spectrum(
     h:Tensor,           # N×H outputs of a layer, of any precision
-    shift:float=0.,     # subtracted from all units: the mean pixel of the images; or, better than published, the H means of the units
+    shift:float=0.,     # subtracted from all units: the mean pixel; or, better than published, the means of the units
 )->Tensor: # H eigenvalues, float64, the largest first, rounding errors among them
     "Eigenvalues of the covariance in float32, from the difference of two sums, by the solver for general matrices."
     z = h.float().cpu() - shift

@@ -19,7 +19,9 @@ from ..processes import rank,size,wired
 def _rank_by_topk(h, k):
     value, unit = h.topk(min(k + 1, h.shape[1]), dim=1)
     tied = (value[:, 1:] == value[:, :-1]).any(1)
-    if tied.any(): unit[tied] = h[tied].sort(dim=1, descending=True, stable=True).indices[:, :unit.shape[1]]
+    if tied.any():
+        ordered = h[tied].sort(dim=1, descending=True, stable=True).indices
+        unit[tied] = ordered[:, :unit.shape[1]]
     return unit[:, :k]
 
 # %% ../../nbs/hebbian/00_ranking.ipynb #a77555a1
@@ -71,7 +73,8 @@ class CertifiedRanking(Ranking):
         super().__init__(eff)
     def renew(self, eff):
         self.eff,self.reference,self.rounded = eff,eff.mean(0),False
-        self.rough,self.bounds,self.whole = torch.empty_like(eff, dtype=torch.bfloat16),eff.new_empty(3, len(eff)),eff.norm(dim=1)
+        self.rough = torch.empty_like(eff, dtype=torch.bfloat16)
+        self.bounds,self.whole = eff.new_empty(3, len(eff)),eff.norm(dim=1)
 
 # %% ../../nbs/hebbian/00_ranking.ipynb #2a446725
 @patch
@@ -85,7 +88,9 @@ def _round(self:CertifiedRanking, rows, eff):
 _TINY = 1e-30
 
 # %% ../../nbs/hebbian/00_ranking.ipynb #a80e05f1
-def _gamma(d): return (n := (d + 16)*2**-24)/(1 - n)
+def _gamma(d):
+    n = (d + 16)*2**-24
+    return n/(1 - n)
 
 # %% ../../nbs/hebbian/00_ranking.ipynb #18a99334
 @patch
@@ -96,7 +101,8 @@ def _by_half(self:CertifiedRanking, v):
     back = half.float()
     lost, kept = z.sub_(back).norm(dim=1), back.norm(dim=1)
     fine = gamma*(self.mean.norm() + whole + size)
-    rates = torch.stack([size + fine, lost + (gamma + rho)*kept + fine, gamma*whole*self.reference.norm() + _TINY], 1)*1.001
+    rest = gamma*whole*self.reference.norm() + _TINY
+    rates = torch.stack([size + fine, lost + (gamma + rho)*kept + fine, rest], 1)*1.001
     return (half @ self.rough.T).float(), torch.cat([torch.ones_like(whole)[:, None], rates], 1)
 
 # %% ../../nbs/hebbian/00_ranking.ipynb #5df18b91
@@ -152,8 +158,12 @@ def _all(self:CertifiedRanking, v, k):
 # %% ../../nbs/hebbian/00_ranking.ipynb #2e00ac03
 @patch
 def _half(self:CertifiedRanking, v, k):
-    if self.rest: self.rest -= 1; return None
-    if not self.rounded: self._round(slice(None), self.eff); self.rounded = True
+    if self.rest:
+        self.rest -= 1
+        return None
+    if not self.rounded:
+        self._round(slice(None), self.eff)
+        self.rounded = True
     found = self._candidates(*self._by_half(v), k)
     if found.done.double().mean() < .7: self.rest = 64
     return found
@@ -220,7 +230,9 @@ class SharedRanking(Ranking):
         n = -(-len(v)//size())
         share = v[rank()*n:(rank() + 1)*n]
         message = v.new_zeros(n, 2*k, dtype=torch.float64)
-        if len(share): message[:len(share)] = torch.cat([t.double() for t in self.own.top(share, k)], 1)
+        if len(share):
+            units, h = self.own.top(share, k)
+            message[:len(share)] = torch.cat([units.double(), h.double()], 1)
         every = message.new_empty(size()*n, 2*k)
         with wired(): dist.all_gather_into_tensor(every, message)
         return every[:len(v), :k].long(), every[:len(v), k:].to(v.dtype)
@@ -232,5 +244,6 @@ def shared(
     "Let all processes of a group take part in a ranking; raises `InputError` where two would share a GPU."
     if size() == 1: return ranking
     here, gpus = int(os.environ.get('LOCAL_WORLD_SIZE', 1)), torch.cuda.device_count()
-    check(not ranking.eff.is_cuda or here <= gpus, f'{here} processes, but this machine has {gpus} GPU; start one process for each GPU, or use --device cpu')
+    check(not ranking.eff.is_cuda or here <= gpus,
+          f'{here} processes, but this machine has {gpus} GPU; start one process for each GPU, or use --device cpu')
     return SharedRanking(ranking)

@@ -58,22 +58,26 @@ def kh_steps_(
 
 # %% ../../nbs/hebbian/02_seeds.ipynb #4ae110d2
 def _epoch(layers, split, lr, batch_size, mode, generators):
-    weight, first = torch.stack([l.weight for l in layers]), layers[0]
+    weight, first = torch.stack([layer.weight for layer in layers]), layers[0]
     ranking = StackedRanking(effective_weight(weight, first.p))
     for batches in zip(*(split.batches(batch_size, g, drop_last=True) for g in generators)):
         v = torch.stack([x.flatten(1) for x, _, _ in batches]).to(weight)
         kh_steps_(weight, v, lr, first.p, first.k, first.delta, first.radius, mode, ranking)
-    for l, w in zip(layers, weight): l.weight.data.copy_(w)
+    for layer, w in zip(layers, weight): layer.weight.data.copy_(w)
 
 # %% ../../nbs/hebbian/02_seeds.ipynb #35276990
-def _train_stack(data, seeds, folder, every, width=2000, p=3, k=2, delta=.4, radius=1., sigma=1., epochs=1000, lr=.02, batch_size=1000, mode='rank_k', device='cpu'):
+def _train_stack(data, seeds, folder, every, width=2000, p=3, k=2, delta=.4, radius=1., sigma=1., epochs=1000, lr=.02,
+                 batch_size=1000, mode='rank_k', device='cpu'):
     check_training(width, p, k, delta, radius, mode, epochs, lr, batch_size)
     split = as_split(data.train).to(device)
-    layers = nn.ModuleList(KHLayer(math.prod(data.shape), width, p, k, delta, radius, sigma, stream(s, 'kh-init')) for s in seeds).to(device)
+    rule = dict(width=width, p=p, k=k, delta=delta, radius=radius, sigma=sigma)
+    new = lambda seed: KHLayer(math.prod(data.shape), **rule, generator=stream(seed, 'kh-init'))
+    layers = nn.ModuleList(map(new, seeds)).to(device)
     norms = nn.ModuleList(Norms(epochs) for _ in seeds).to(device)
     state, path = dict(layers=layers, norms=norms), f'{folder}/state.safetensors' if folder else None
     for epoch in each_epoch(epochs, state, path, every, f'training {len(seeds)} KH layers'):
-        _epoch(layers, split, lr*(1 - epoch/epochs), min(batch_size, len(split)), mode, [stream(s, 'kh-shuffle', epoch) for s in seeds])
+        orders = [stream(s, 'kh-shuffle', epoch) for s in seeds]
+        _epoch(layers, split, lr*(1 - epoch/epochs), min(batch_size, len(split)), mode, orders)
         for layer, norm in zip(layers, norms): norm.note(epoch, layer.weight, p)
     return [layer_result(layer, norm, split) for layer, norm in zip(layers, norms)]
 

@@ -22,7 +22,7 @@ from .runs import Run
 from ..store import locked,request_key
 from ..state import load_checkpoint,load_model,pick_device,stream
 from ..figures.style import save_figure
-from ..figures.plots import plot_history
+from ..figures.layers import plot_history
 from ..data import Data,load,subset,split_recipe
 from ..training import accuracy,build_model,check_fits,train_model
 from ..processes import size,spread

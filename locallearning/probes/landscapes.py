@@ -40,8 +40,10 @@ def jacobian_norm(
 )->Tensor: # ‖∂of/∂x‖_F of each image
     "Exact Frobenius norm of the Jacobian, per image, in eval mode."
     batches = (like_model(model, batch) for batch in in_batches(x, batch_size))
-    if of != 'features' or not has_closed_form(model, scaled=True): return torch.cat([_autograd_norm(model, batch, of, chunk) for batch in batches])
-    with evaluating(model), torch.no_grad(): return torch.cat([feature_jacobian_norm(model, batch) for batch in batches])
+    if of != 'features' or not has_closed_form(model, scaled=True):
+        return torch.cat([_autograd_norm(model, batch, of, chunk) for batch in batches])
+    with evaluating(model), torch.no_grad():
+        return torch.cat([feature_jacobian_norm(model, batch) for batch in batches])
 
 # %% ../../nbs/probes/01_landscapes.ipynb #9cf94dad
 class Plane(NamedTuple):
@@ -52,7 +54,9 @@ class Plane(NamedTuple):
     extent:float # half the side of the square, L2 distance
     size:int     # points along a side
     @property
-    def steps(self)->Tensor: return torch.linspace(-self.extent, self.extent, self.size, dtype=torch.double, device=self.x0.device)
+    def steps(self)->Tensor: # size, float64
+        "Distances from the centre along a side."
+        return torch.linspace(-self.extent, self.extent, self.size, dtype=torch.double, device=self.x0.device)
     def points(self, rows=slice(None))->Tensor:
         "The images of the grid, rows × size × image; `[i, j]` lies `steps[j]` along u and `steps[i]` along v."
         e, z = (self.steps.to(self.x0.dtype)[part].view(-1, *[1]*self.x0.ndim) for part in (slice(None), rows))
@@ -63,7 +67,8 @@ def _orthonormal(a, b):
     a, b = a.flatten().double(), b.flatten().double()
     u = a / a.norm()
     v = b - (b @ u) * u
-    check(bool(a.norm() > 0) and bool(v.norm() > 1e-9 * b.norm()), 'the three images lie on a line and span no plane; choose others')
+    check(bool(a.norm() > 0) and bool(v.norm() > 1e-9 * b.norm()),
+          'the three images lie on a line and span no plane; choose others')
     return u, v / v.norm()
 
 # %% ../../nbs/probes/01_landscapes.ipynb #966a23e7
@@ -76,7 +81,8 @@ def plane(
     size:int=100,            # points along a side
 )->Plane: # with `x0` in its centre
     "A plane through an image, in two random directions or through two more images."
-    check((generator is None) != (images is None), 'a plane needs either a generator for random directions or images=(a, b)')
+    check((generator is None) != (images is None),
+          'a plane needs either a generator for random directions or images=(a, b)')
     x0 = check_images(x0 if x0.ndim in (2, 4) else x0[None], bounds=None)
     check(len(x0) == 1, f'x0 has shape {tuple(x0.shape)}; one image is needed, such as x[0]')
     x0 = x0[0]
@@ -99,12 +105,14 @@ def _blocks(t):
 # %% ../../nbs/probes/01_landscapes.ipynb #b4f90aeb
 def _affine(model, plane):
     "h₀, h_u, h_v and ‖w‖² of each unit, all float64."
-    with evaluating(model), torch.no_grad(): h0 = read(model, like_model(model, plane.x0[None])).hidden[0].double()
+    x0 = like_model(model, plane.x0[None])
+    with evaluating(model), torch.no_grad(): h0 = read(model, x0).hidden[0].double()
     u, v = (like_model(model, t).flatten().double() for t in (plane.u, plane.v))
     blocks = _blocks(model.effective_weight().detach())
     room = torch.empty_like(blocks[0], dtype=torch.double)
     wide = (room[:len(w)].copy_(w) for w in blocks)
-    return h0, *map(torch.cat, zip(*[(w @ u, w @ v, torch.linalg.vector_norm(w, dim=1).square()) for w in wide]))
+    parts = [(w @ u, w @ v, torch.linalg.vector_norm(w, dim=1).square()) for w in wide]
+    return h0, *map(torch.cat, zip(*parts))
 
 # %% ../../nbs/probes/01_landscapes.ipynb #0f014653
 def _power(r, k):
@@ -119,18 +127,23 @@ def _power(r, k):
 def _gates(h, n):
     "max(h, 0)^2(n-1), the shape of the squared slope of `Power(n)`; overwrites `h`."
     k = 2*(n - 1)
-    return h.gt_(0) if k == 0 else _power(h.relu_(), int(k)) if k == int(k) else h.relu_().pow_(k)
+    if k == 0: return h.gt_(0)
+    return _power(h.relu_(), int(k)) if k == int(k) else h.relu_().pow_(k)
 
 # %% ../../nbs/probes/01_landscapes.ipynb #3ff72425
 def _affine_norms(model, plane):
     h0, hu, hv, squares = _affine(model, plane)
     phi, e = model.features, plane.steps.to(h0.device)[:, None]
-    if not isinstance(phi, Power): return torch.stack([phi.slope(h0 + e*hu + z*hv).square() @ squares for z in e]).sqrt()
+    if not isinstance(phi, Power):
+        return torch.stack([phi.slope(h0 + e*hu + z*hv).square() @ squares for z in e]).sqrt()
     top = (h0.abs() + plane.extent*(hu.abs() + hv.abs())).amax().clamp_min(torch.finfo(h0.dtype).tiny)
     dtype = torch.promote_types(model.effective_weight().dtype, torch.float32)
     row, hv, weights = (t.to(dtype) for t in ((h0 + e*hu) / top, hv / top, squares))
     blocks = [(h, torch.empty_like(h)) for h in _blocks(row)]
-    sums = torch.stack([torch.cat([_gates(torch.add(h, hv, alpha=z, out=room), phi.n) @ weights for h, room in blocks]) for z in plane.steps.tolist()])
+    def row_of_sums(z):
+        hidden = (torch.add(h, hv, alpha=z, out=room) for h, room in blocks)
+        return torch.cat([_gates(h, phi.n) @ weights for h in hidden])
+    sums = torch.stack([row_of_sums(z) for z in plane.steps.tolist()])
     return sums.double().sqrt() * phi.n * top**(phi.n - 1)
 
 # %% ../../nbs/probes/01_landscapes.ipynb #62cd35c4
@@ -159,8 +172,9 @@ def decision_map(
     plane:Plane,     # where
 )->Decision: # class and confidence on the grid
     "Decisions of a model at every point of a plane, a row at a time, in eval mode."
+    rows = (like_model(model, plane.points(slice(i, i + 1))[0]) for i in range(plane.size))
     with evaluating(model), torch.no_grad():
-        softmax = torch.stack([model(like_model(model, plane.points(slice(i, i + 1))[0])).softmax(1).cpu() for i in range(plane.size)])
+        softmax = torch.stack([model(row).softmax(1).cpu() for row in rows])
     confidence, label = softmax.max(2)
     return Decision(label, confidence, plane)
 
@@ -185,7 +199,9 @@ def landscape_quantiles(
     of:str='features',        # 'logits', 'hidden', 'features' or the path of a submodule
 )->Quantiles: # over images, planes and points; the same directions at every extent
     "Quantiles of the Jacobian norm on planes through many images."
-    cuts = [plane(image, generator, size=size) for batch in in_batches(x, 1000) for image in batch for _ in range(planes)]
-    norms = [torch.cat([landscape(model, cut._replace(extent=float(r)), of).norms.flatten() for cut in cuts]) for r in extents]
+    images = (image for batch in in_batches(x, 1000) for image in batch)
+    cuts = [plane(image, generator, size=size) for image in images for _ in range(planes)]
+    norms_at = lambda r: [landscape(model, cut._replace(extent=float(r)), of).norms.flatten() for cut in cuts]
+    norms = [torch.cat(norms_at(r)) for r in extents]
     values = torch.from_numpy(np.quantile(torch.stack(norms).numpy(), levels, axis=1).T.copy())
     return Quantiles(tuple(extents), tuple(levels), values, len(cuts))

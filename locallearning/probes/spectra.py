@@ -27,7 +27,8 @@ def in_batches(
 ): # iterator over tensors
     "Go through images, whatever holds them."
     if isinstance(x, (tuple, list)): x = as_split(x)
-    return (xb for xb, *_ in x.batches(size)) if isinstance(x, Split) else check_images(x, bounds=None).split(size)
+    if isinstance(x, Split): return (xb for xb, *_ in x.batches(size))
+    return check_images(x, bounds=None).split(size)
 
 # %% ../../nbs/probes/00_spectra.ipynb #a643a358
 def like_model(
@@ -48,11 +49,13 @@ def activations(
 ):
     "Yield the flattened outputs of a layer in eval mode, images × units, batch after batch; raises `InputError` for NaN or Inf."
     model = model_or_x if isinstance(model_or_x, nn.Module) else None
-    check(model is None or x is not None, f'a spectrum of {type(model).__name__} needs images; pass them as the second argument')
-    units = slice(units) if isinstance(units, int) else slice(None) if units is None else torch.as_tensor(units)
+    check(model is None or x is not None,
+          f'a spectrum of {type(model).__name__} needs images; pass them as the second argument')
+    units = slice(units) if units is None or isinstance(units, int) else torch.as_tensor(units)
     for batch in in_batches(model_or_x if model is None else x, batch_size):
         if model is not None:
-            with evaluating(model), torch.no_grad(): batch = read(model, like_model(model, batch), layer).layer
+            batch = like_model(model, batch)
+            with evaluating(model), torch.no_grad(): batch = read(model, batch, layer).layer
         check(bool(batch.isfinite().all()), f'the outputs of {layer!r} hold NaN or Inf; a spectrum needs finite values')
         yield batch.flatten(1)[:, units]
 
@@ -94,12 +97,17 @@ def spectrum(
     units=None,           # the first so many units, or a list of them; None: all
     batch_size:int=1000,  # images at a time; does not change the result
 )->Spectrum: # of the covariance over the images
-    "Covariance spectrum of images or of a layer's outputs."
-    layer = layer if isinstance(model_or_x, nn.Module) else 'pixels'
-    images = x if isinstance(model_or_x, nn.Module) else model_or_x
+    """Covariance spectrum of images or of a layer's outputs.
+
+        spec = ll.spectrum(model, data.test.x, layer='features')
+        spec.values[:3], ll.power_law(spec).exponent
+        ll.spectrum(data.test.x)                # of the pixels
+    """
+    layer, images = (layer, x) if isinstance(model_or_x, nn.Module) else ('pixels', model_or_x)
+    if isinstance(images, (tuple, list)): images = images[0]
     rows = activations(model_or_x, x, layer, units, batch_size)
     first = next(rows)
-    samples, width = len(images[0] if isinstance(images, (tuple, list)) else images), first.shape[1]
+    samples, width = len(images), first.shape[1]
     rows = itertools.chain([first], rows)
     matrix = gram(torch.cat(list(rows))) if samples < width else covariance(rows)[0]
     return _spectrum(matrix, samples, width, layer)
@@ -108,7 +116,7 @@ def spectrum(
 def size_sweep(
     model_or_x,            # a module, or the images themselves: tensor, split or `(x, y)`
     x=None,                # images, where the first is a module
-    sizes=(10, 50, 100, 500, 1000, 1500, 2000), # numbers of units; those above the width are left out, the width is added
+    sizes=(10, 50, 100, 500, 1000, 1500, 2000), # numbers of units; none above the width, which is added
     layer:str='features',  # 'logits', 'hidden', 'features' or the path of a submodule
     *,
     generator:torch.Generator=None, # draws the order in which units are added; None: as they stand
@@ -141,7 +149,8 @@ def _clip(values, window):
     first, last = window
     check(0 <= first < last, f'window {window}: two ranks in order are needed, such as (10, 500)')
     rank = int((values > values[0] * len(values) * np.finfo(float).eps).sum()) if values[0] > 0 else 0
-    check(min(last, rank) - first >= 3, f'window {window}: the spectrum has {rank} nonzero eigenvalues; at least 3 must lie in the window')
+    check(min(last, rank) - first >= 3,
+          f'window {window}: the spectrum has {rank} nonzero eigenvalues; at least 3 must lie in the window')
     return first, min(last, rank)
 
 # %% ../../nbs/probes/00_spectra.ipynb #a6cfc688

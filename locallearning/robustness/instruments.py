@@ -155,7 +155,7 @@ class AccuracyProbe(Instrument):
             yield Number('accuracy', result.accuracy[j], radius, flags=result.flags)
             yield Number('relative_accuracy', result.relative[j], radius, flags=result.flags)
     def draw(self, results, **how):
-        from locallearning.figures.plots import plot_curves
+        from locallearning.figures.robustness import plot_curves
         return dict(accuracy_curve=plot_curves(results))
 
 # %% ../../nbs/robustness/03_instruments.ipynb #7c9e27dd
@@ -202,7 +202,7 @@ class CriticalProbe(Instrument):
             yield Number(quantity, value, unit='images', flags=result.flags)
     def per_image(self, result): yield 'norm', result.index, result.norm, {}
     def draw(self, results, **how):
-        from locallearning.figures.plots import plot_critical
+        from locallearning.figures.robustness import plot_critical
         return dict(critical_norm=plot_critical(results))
 
 # %% ../../nbs/robustness/03_instruments.ipynb #ecf15c51
