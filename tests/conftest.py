@@ -1,6 +1,6 @@
 """What holds for every test: one thread a process, no display, lines of one width, no run kept in the checkout, the same examples every time."""
+import json
 import os
-import pickle
 import signal
 
 # Before torch is imported anywhere, so that subprocesses inherit it too.
@@ -29,17 +29,17 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope='session')
 def once(tmp_path_factory):
-    "`once(name, make)` is `make(folder)`, made by the first of the session's processes that asks; the others wait and read it."
+    "`once(name, make)` is `make(folder)`, plain data, made by the first of the session's processes that asks; the others wait and read it."
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
 
     def get(name, make):
-        folder, result = shared/name, shared/f'{name}.pickle'
+        folder, result = shared/name, shared/f'{name}.json'
         with FileLock(shared/f'{name}.lock'):
             if not result.exists():
                 folder.mkdir(exist_ok=True)
-                result.write_bytes(pickle.dumps(make(folder)))
-        return pickle.loads(result.read_bytes())
+                result.write_text(json.dumps(make(folder)))
+        return json.loads(result.read_text())
     return get
 
 

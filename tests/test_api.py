@@ -174,13 +174,10 @@ def test_machinery_names_no_family(module):
     assert said & names - allowed == set()
 
 
-TO_BE_SPLIT = ('figures/01_plots.ipynb', 'hebbian/01_layer.ipynb')
-
-
 @pytest.mark.parametrize('page', sorted(p.relative_to(NOTEBOOKS).as_posix() for p in NOTEBOOKS.glob('**/[0-9]*.ipynb') if 'experiments' not in p.parts))
 def test_a_notebook_is_one_sitting(page):
     cells = len(json.loads((NOTEBOOKS/page).read_text(encoding='utf-8'))['cells'])
-    assert cells <= 70 or page in TO_BE_SPLIT
+    assert cells <= 70
 
 
 @pytest.mark.parametrize('module', MODULES)

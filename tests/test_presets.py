@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import locallearning as ll
-from locallearning import resuming
+from locallearning import resuming, training
 from locallearning.lab import trainings as presets
 from locallearning.core import InputError
 from locallearning.lab.families import runs_folder
