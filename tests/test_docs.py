@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -219,11 +220,13 @@ def process(folder):
     # A PATH of two folders: no Quarto, and nothing that could fetch it.
     env = {k: v for k, v in os.environ.items() if k != 'LOCALLEARNING_RUNS'} | {'PATH': '/usr/bin:/bin'}
     done = subprocess.run([sys.executable, copy/'tools'/'docs.py'], cwd=copy, env=env, capture_output=True, text=True)
-    return copy, done
+    return dict(copy=str(copy), done={k: getattr(done, k) for k in ('returncode', 'stdout', 'stderr')})
 
 
 @pytest.fixture(scope='session')
-def processed(once): return once('docs', process)
+def processed(once):
+    made = once('docs', process)
+    return Path(made['copy']), SimpleNamespace(**made['done'])
 
 
 @pytest.mark.skipif(bool(shutil.which('quarto', path='/usr/bin:/bin')), reason='this test is about a machine without Quarto')
