@@ -280,7 +280,7 @@ def older(ran, copied, monkeypatch, tmp_path):
     out = shutil.copytree(ran['root']/'a', tmp_path/'out')
     for path in [*out.rglob('value.json'), *out.rglob('notebooks/*.json')]:
         text = path.read_text()
-        if path.name != 'value.json': path.write_text(re.sub('("locallearning.(training|layers)": ")[0-9a-f]', r'\1z', text)); continue
+        if path.name != 'value.json': path.write_text(re.sub('("locallearning.(training|plots)": ")[0-9a-f]', r'\1z', text)); continue
         whole = json.loads(text)
         whole['about']['code']['locallearning.training'] = 'as it was'
         path.write_text(json.dumps(whole))
