@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from locallearning.command.app import app as cli
+from locallearning.command import app as cli
 
 TOY = Path(__file__).parent/'toy'
 

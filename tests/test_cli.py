@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from command import TOY, environment, finish, in_process, start
-from locallearning.lab.families import families
+from locallearning.lab import families
 from locallearning.command.app import parse_seeds, parse_sets
 from locallearning.core import InputError
 from locallearning.lab.families import Parameter, data_path, experiments_root, find_family, notebook_parameters, parameters, parse_value, read_config, resolve, runs_folder

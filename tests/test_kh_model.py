@@ -169,7 +169,7 @@ def test_pruning_is_a_field_of_the_model(digits, monkeypatch):
     import locallearning.hebbian.model as module
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(-7.1, .1, 190), rng.normal(-6., .05, 10)]) + 2/3*np.log(3072/784)
-    monkeypatch.setattr(module, 'train_layer', lambda **_: dict(weight=layer_of(x, D=784), report={}))
+    monkeypatch.setattr(module, 'train_layer', lambda **_: dict(weight=layer_of(x, D=784), report=dict(converged=True)))
     for flag, gone in ((True, 10), (False, 0)):
         model = KHModel(784, 200, prune=flag)
         report = model.pretrain(digits)

@@ -137,12 +137,18 @@ def setting_parts(
 def short_settings(
     rows:pd.DataFrame, # measurements, or values per image
     names:dict,        # probe → pattern → name, as under [names] in `family.toml`
-    params:dict,       # parameters of the run
+    params:dict,       # parameters of the run; a name that speaks of another one is passed over
 )->pd.DataFrame: # the same with names in `setting`
     "Call settings by the names that a family has for them."
-    rules = {probe: [(p.format(**params).split(';'), n.format(**params)) for p, n in found.items()] for probe, found in names.items()}
+    rules = {probe: [*_rules(found, params)] for probe, found in names.items()}
     pairs = {pair: _shortened(pair[1], rules.get(pair[0], ())) for pair in {*zip(rows.probe, rows.setting)}}
     return rows.assign(setting=[pairs[pair] for pair in zip(rows.probe, rows.setting)])
+
+# %% ../../nbs/lab/04_claims.ipynb #8a2681b1
+def _rules(names, params):
+    for pattern, name in names.items():
+        try: yield pattern.format(**params).split(';'), name.format(**params)
+        except (KeyError, IndexError): pass
 
 # %% ../../nbs/lab/04_claims.ipynb #6d31bb12
 def _shortened(setting, rules):
