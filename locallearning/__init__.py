@@ -18,7 +18,7 @@ _MODULES = {
     'resuming': 'epochs History',
     'training': 'fit train_step train_model accuracy',
     'regularizers': 'Lp Jacobian Spectral',
-    'instruments': 'Subject as_subject Instrument Number test_images',
+    'instruments': 'Subject as_subject Instrument Number rows_of test_images',
     'attacks.ascent': 'maximise project into_box perturbation_norm',
     'attacks.gradient': 'GaussianNoise FGSM PGD Adversarial',
     'attacks.apgd': 'APGD',

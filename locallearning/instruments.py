@@ -130,8 +130,11 @@ def rows_of(
 )->list[dict]: # see `core.measure`
     "Write a result as measurements."
     common = dict(family=family, space=space, seed=seed)
-    return [measure(model, instrument.probe, n.quantity, n.value, setting=instrument.setting(result) | n.setting, unit=n.unit, flags=n.flags, **common)
-            for n in instrument.numbers(result)]
+    rows = []
+    for n in instrument.numbers(result):
+        setting = instrument.setting(result) | n.setting
+        rows.append(measure(model, instrument.probe, n.quantity, n.value, setting=setting, unit=n.unit, flags=n.flags, **common))
+    return rows
 
 # %% ../nbs/13_instruments.ipynb #31312981
 def image_rows_of(
@@ -144,7 +147,8 @@ def image_rows_of(
     "Write the numbers of single images, from which paired intervals are made."
     rows = []
     for quantity, index, values, setting in instrument.per_image(result):
-        row = measure(model, instrument.probe, quantity, 0., setting=instrument.setting(result) | setting, space=space, seed=seed)
+        whole = instrument.setting(result) | setting
+        row = measure(model, instrument.probe, quantity, 0., setting=whole, space=space, seed=seed)
         about = {k: row[k] for k in ('model', 'probe', 'quantity', 'setting', 'space', 'seed')}
         rows += [about | dict(image=int(i), value=float(v)) for i, v in zip(index, values)]
     return rows
@@ -171,7 +175,8 @@ def written(
 )->str: # the same text for the same settings, however they were written
     "Write an instrument as its recipe; raises `InputError` for what is not an instrument."
     piece = build_recipe(instrument, modules) if isinstance(instrument, str) else instrument
-    check(isinstance(piece, Instrument), lambda: f'{instrument} is a {type(piece).__name__}, not an instrument; use one such as SpectrumProbe()')
+    right = isinstance(piece, Instrument)
+    check(right, lambda: f'{instrument} is a {type(piece).__name__}, not an instrument; use one such as SpectrumProbe()')
     try: again = repr(build_recipe(repr(piece), modules))
     except InputError: again = ''
     if again == repr(piece): return again

@@ -10,6 +10,8 @@ from locallearning.attacks.losses import margin
 from locallearning.core import COLUMNS, InputError
 from locallearning.splits import Split
 from locallearning.models import SHLP
+from locallearning.instruments import rows_of
+from locallearning.robustness.instruments import AccuracyProbe, CriticalProbe
 from locallearning.robustness.target import *
 from locallearning.robustness.curves import *
 from locallearning.state import seeded, stream
@@ -217,7 +219,7 @@ def test_a_constant_model_is_never_broken_and_says_so():
     for method, grid in (('bisect', None), ('bisect', [.1, .2]), ('grid', [.1, .2])):
         c = critical_norm(Constant(), data, PGD(steps=2), method=method, grid=grid)
         assert c.never == c.images == 10 and math.isnan(c.median) and {'survivors', 'zero gradient'} <= set(c.flags)
-        rows = {r['quantity']: r['value'] for r in c.rows('constant')}
+        rows = {n.quantity: n.value for n in CriticalProbe(PGD()).numbers(c)}
         assert rows['never_broken'] == 10 and math.isnan(rows['median'])
 
 
@@ -241,7 +243,7 @@ def test_space_travels_from_the_split_into_the_rows(trained):
     unit = data.in_space('lp_unit', p=3)
     with seeded(0, 'net'): net = SHLP(36, width=60, classes=4)
     c = critical_norm(net, unit, PGD(steps=3))
-    assert c.space == unit.space == 'lp_unit(p=3)' and {r['space'] for r in c.rows('m')} == {unit.space}
+    assert c.space == unit.space == 'lp_unit(p=3)'
     low, high = (b.flatten() for b in unit.bounds)
     assert np.nanmax(c.eps/high.numpy()) <= 1 + 1e-6
 
@@ -378,19 +380,21 @@ def test_an_attack_gets_radii_in_the_precision_of_the_images(trained):
 def test_rows_have_the_columns_of_every_measurement(trained):
     model, data = trained
     curve, c = accuracy_curve(model, data, PGD(steps=2), [0, .1]), critical_norm(model, data, PGD(steps=2))
-    rows = curve.rows('bp', 'hebbian', seed=3) + c.rows('bp', 'hebbian', seed=3)
-    assert all(tuple(r) == COLUMNS and r['seed'] == 3 and r['family'] == 'hebbian' for r in rows)
-    assert [r['value'] for r in rows[:4]] == [*curve.accuracy, *curve.relative]
-    assert rows[1]['setting'] == 'attack=PGD(steps=2);eps=0.1' and rows[0]['quantity'] == 'accuracy' and rows[2]['quantity'] == 'relative_accuracy'
-    assert [r['quantity'] for r in rows[4:]] == ['median', 'q1', 'q3', 'never_broken', 'images']
-    assert {r['setting'] for r in rows[4:]} == {'attack=PGD(steps=2);method=bisect;norm=2'}
+    written = lambda probe, result: rows_of(probe, result, 'bp', 'lp_unit(p=3)', 'hebbian', seed=3)
+    rows = written(AccuracyProbe(PGD()), curve) + written(CriticalProbe(PGD()), c)
+    assert all(tuple(r) == COLUMNS and r['seed'] == 3 and r['family'] == 'hebbian' and r['space'] == 'lp_unit(p=3)' for r in rows)
+    assert [r['quantity'] for r in rows[:6]] == ['clean', 'last_relative', *['accuracy', 'relative_accuracy']*2]
+    assert [r['value'] for r in rows[2:6]] == [v for pair in zip(curve.accuracy, curve.relative) for v in pair]
+    assert rows[4]['setting'] == f'attack=PGD(steps=2);eps=0.1;n={curve.n}'
+    assert [r['quantity'] for r in rows[6:]] == ['median', 'q1', 'q3', 'never_broken', 'images']
+    assert {r['setting'] for r in rows[6:]} == {f'attack=PGD(steps=2);method=bisect;n={curve.n};norm=2'}
 
 
 def test_results_survive_a_trip_through_plain_data(trained):
     model, data = trained
     for r in (accuracy_curve(model, data, FGSM(), [0, .1]), critical_norm(model, data, FGSM())):
         again = type(r)(**copy.deepcopy(vars(r)))
-        assert repr(again) == repr(r) and again.rows('m') == r.rows('m')
+        assert repr(again) == repr(r) and all(np.array_equal(v, vars(r)[k], equal_nan=np.asarray(v).dtype.kind == 'f') for k, v in vars(again).items())
 
 
 # bad input

@@ -21,7 +21,7 @@ from ..splits import Split
 from ..instruments import Subject,keep,rows_of
 from ..recipes import Recipe,build_recipe,parse_recipe
 from ..robustness.curves import Curve,check_grid
-from ..robustness.instruments import OUTSIDE,AccuracyProbe,CriticalProbe,WorstCaseProbe,attacked_images,check_attack,has_critical,try_attack
+from ..robustness.instruments import OUTSIDE,AccuracyProbe,attacked_images,check_attack,has_critical,try_attack
 from ..robustness.target import predict
 from ..state import describe,load_tree,save_tree,stream
 
@@ -72,7 +72,9 @@ class Evaluation:
     rows:list = field(default_factory=list)  # measurements, see `core.measure`
     @property
     def models(self): return [*dict.fromkeys(m for found in [*self.attacks.values(), self.worst] for m in found)]
-    def __repr__(self): return f'Evaluation({", ".join(self.models)}; {", ".join(self.attacks)}{"; worst case" if self.worst else ""})'
+    def __repr__(self):
+        worst = ['worst case']*bool(self.worst)
+        return f'Evaluation({", ".join(self.models)}; {", ".join([*self.attacks, *worst])})'
 
 # %% ../../nbs/examine/01_evaluation.ipynb #80dc4360
 def _probe(kind, attack, **fields):
@@ -133,7 +135,8 @@ def table(self:Evaluation): # DataFrame: attack, model, clean, one column per ra
     def line(what, model, curve, critical):
         accuracies = {f'{e:.4g}': v for e, v in zip(curve.eps, curve.accuracy) if e > 0}
         known = dict(critical_norm=critical.median, never_broken=critical.never) if critical else {}
-        return dict(attack=what, model=model, clean=curve.clean, **accuracies, **known, flags=', '.join(all_flags(curve, critical)))
+        flags = ', '.join(all_flags(curve, critical))
+        return dict(attack=what, model=model, clean=curve.clean, **accuracies, **known, flags=flags)
     return pd.DataFrame([line(*o) for o in self.lines()])
 
 # %% ../../nbs/examine/01_evaluation.ipynb #d239c5cb
@@ -182,9 +185,11 @@ def make_examples(
     def shot(j, e):
         generator = stream(seed, 'attack', describe(piece), j, device=str(subject.device))
         batches = split.to(subject.device).batches(batch_size)
-        return torch.cat([piece(subject.model, x, y, e, bounds=b, generator=generator).detach().cpu() for x, y, b in batches])
+        shots = [piece(subject.model, x, y, e, bounds=b, generator=generator) for x, y, b in batches]
+        return torch.cat([s.detach().cpu() for s in shots])
     x = torch.stack([shot(j, e) for j, e in enumerate(progress(eps, 'examples'))])
-    return Examples(x, split.y.cpu(), split.index, eps, describe(piece), subject.name, data.name, data.space, fingerprint(test=split))
+    about = dict(attack=describe(piece), model=subject.name, data=data.name, space=data.space, images=fingerprint(test=split))
+    return Examples(x, split.y.cpu(), split.index, eps, **about)
 
 # %% ../../nbs/examine/01_evaluation.ipynb #f7c697df
 def save_examples(

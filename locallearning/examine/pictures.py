@@ -41,7 +41,8 @@ def _cells(what, models, colors):
     "The panels of one attack: (what draws it, title)."
     flagged = [m for m, pair in models.items() if all_flags(*pair)]
     title = '\n'.join(textwrap.wrap(what, 48)) + (f'\n† doubtful: {", ".join(flagged)}' if flagged else '')
-    curves = {m: SimpleNamespace(eps=c.eps, accuracy=c.accuracy, relative=c.relative, space=c.space) for m, (c, _) in models.items()}
+    drawn = ('eps', 'accuracy', 'relative', 'space')
+    curves = {m: SimpleNamespace(**{k: getattr(c, k) for k in drawn}) for m, (c, _) in models.items()}
     masked = {m: c for m, (c, _) in models.items() if isinstance(c, WorstCase) and 'masked' in all_flags(c)}
     norms = {m: c for m, (_, c) in models.items() if c}
     def accuracies(ax):

@@ -16,7 +16,7 @@ import torch
 from torch import nn,Tensor
 from safetensors import SafetensorError,safe_open
 from safetensors.torch import load_file
-from ..core import InputError,check,nearest
+from ..core import InputError,check
 from ..recipes import build_recipe
 from ..splits import Split
 from ..instruments import Subject,find_layer,inner_model
@@ -101,7 +101,8 @@ WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net', 'weights')
 
 # %% ../../nbs/examine/00_subjects.ipynb #9c1b31f8
 def _unwrap(tree, path):
-    while isinstance(tree, Mapping) and (key := next((k for k in WRAPPERS if isinstance(tree.get(k), Mapping)), None)): tree = tree[key]
+    def inner(o): return next((k for k in WRAPPERS if isinstance(o, Mapping) and isinstance(o.get(k), Mapping)), None)
+    while (key := inner(tree)) is not None: tree = tree[key]
     kind = type(tree).__name__ + (f' of {", ".join(map(repr, [*tree][:4]))}' if isinstance(tree, Mapping) else '')
     right = isinstance(tree, Mapping) and tree and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tree.items())
     check(right, f'{path} holds a {kind}, no state dict; expected tensors by name, or these under one of the keys {", ".join(WRAPPERS)}')

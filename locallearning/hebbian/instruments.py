@@ -7,14 +7,13 @@ __all__ = ['ConvergenceProbe', 'PruningProbe', 'PublishedAccuracyProbe', 'Publis
 
 # %% ../../nbs/hebbian/05_instruments.ipynb #3c0223d7
 import torch
-from torch import nn
 from ..core import check,nearest
-from .layer import Convergence,convergence
-from .model import Pruned,prune
+from .layer import convergence
+from .model import prune
 from .published import published_accuracy,published_prune,published_spectrum
 from ..instruments import Instrument,Number,as_subject,test_images
 from ..models import read
-from ..probes.spectra import PowerLaw,power_law
+from ..probes.spectra import power_law
 
 # %% ../../nbs/hebbian/05_instruments.ipynb #55113a16
 class ConvergenceProbe(Instrument):
@@ -22,7 +21,8 @@ class ConvergenceProbe(Instrument):
     probe = 'convergence'
     def measure(self, subject, data, *, seed=0):
         layer = as_subject(subject).model
-        check(hasattr(layer, 'radius') and hasattr(layer, 'weight'), lambda: f'{type(layer).__name__} has no units on a sphere; give a KHLayer')
+        right = hasattr(layer, 'radius') and hasattr(layer, 'weight')
+        check(right, lambda: f'{type(layer).__name__} has no units on a sphere; give a KHLayer')
         return convergence(layer.weight, data.train, p=layer.p, k=layer.k, radius=layer.radius)
     def numbers(self, result):
         for quantity, value in result.report().items(): yield Number(quantity, value)
@@ -34,12 +34,14 @@ class PruningProbe(Instrument):
     def __init__(self,
         version:str='meant', # or 'published'
     ):
-        check(version in ('meant', 'published'), lambda: f'version={version!r}; {nearest(version, ["meant", "published"])}')
+        valid = ('meant', 'published')
+        check(version in valid, lambda: f'version={version!r}; {nearest(version, valid)}')
         self.version = version
     def measure(self, subject, data, *, seed=0):
         layer = as_subject(subject).model
         weight = layer.weight.detach().cpu()
-        return published_prune(weight, p=layer.p) if self.version == 'published' else prune(weight, p=layer.p, radius=layer.radius)
+        if self.version == 'published': return published_prune(weight, p=layer.p)
+        return prune(weight, p=layer.p, radius=layer.radius)
     def setting(self, result): return {} if self.version == 'meant' else dict(version=self.version)
     def numbers(self, result):
         if result.cut is not None: yield Number('log_variance_cut', result.cut)
@@ -49,7 +51,8 @@ class PruningProbe(Instrument):
 class PublishedAccuracyProbe(Instrument):
     "Test accuracy with batch norms in training mode; see `published_accuracy`."
     probe = 'classifier'
-    def measure(self, subject, data, *, seed=0): return dict(accuracy=published_accuracy(as_subject(subject).model, test_images(data)))
+    def measure(self, subject, data, *, seed=0):
+        return dict(accuracy=published_accuracy(as_subject(subject).model, test_images(data)))
     def setting(self, result): return dict(norms='batch')
     def numbers(self, result): yield Number('test_accuracy', result['accuracy'])
 
@@ -62,8 +65,9 @@ class PublishedSpectrumProbe(Instrument):
         n:int|None=10000,      # test images; None: all
     ): self.window,self.n = list(window),n
     def measure(self, subject, data, *, seed=0):
-        model, split = as_subject(subject).model, test_images(data, self.n)
-        with torch.no_grad(): h = torch.cat([read(model, x).hidden.cpu() for x, _, _ in split.to(as_subject(subject).device).batches(1000)])
+        subject, split = as_subject(subject), test_images(data, self.n)
+        batches = split.to(subject.device).batches(1000)
+        with torch.no_grad(): h = torch.cat([read(subject.model, x).hidden.cpu() for x, _, _ in batches])
         return power_law(published_spectrum(h, split.x[:1000].mean().item()), tuple(self.window))
     def setting(self, result): return dict(input='images', layer='hidden', precision='float32')
     def numbers(self, result): yield Number('exponent', result.exponent)

@@ -26,7 +26,8 @@ from .families import find_family,model_spec,space_of,notebook_parameters,resolv
 class Experiment:
     "What an experiment notebook works with."
     def __init__(self, name, family, run, params, data, models, device):
-        self.name,self.family,self.run,self.params,self.data,self.models,self.device = name,family,run,params,data,models,device
+        self.name,self.family,self.run,self.params = name,family,run,params
+        self.data,self.models,self.device = data,models,device
         self.rows,self.image_rows,self.subjects = [],[],{}
     @property
     def sizes(self): return dict(in_features=math.prod(self.data.shape), classes=len(self.data.classes))
@@ -45,7 +46,8 @@ def start(
     "Begin an experiment: find the parameters in the notebook's globals, load the data, complete the models."
     family, (stem, *_) = find_family(name)
     params = {k: scope[k] for k in notebook_parameters(family.notebooks[stem])}
-    check(params['profile'] in family.profiles, f'family {family.name} has no profile {params["profile"]!r}; {nearest(params["profile"], family.profiles)}')
+    profile = params['profile']
+    check(profile in family.profiles, f'family {family.name} has no profile {profile!r}; {nearest(profile, family.profiles)}')
     if params.get('threads'): torch.set_num_threads(params['threads'])
     known = family.models
     chosen = params['models'] or list(known)
@@ -55,14 +57,16 @@ def start(
     if space := space_of(family, params): data = data.in_space(**space)
     out = runs_folder(params['out'])
     folder = Path(params['folder']) if params['folder'] else out/_folder(family, params)/f"seed{params['seed']}"
-    run = Run(folder, out/'artefacts', family.name, params['seed'], data.space, {k: v for k, v in params.items() if k not in ('out', 'folder', 'data_root')})
+    said = {k: v for k, v in params.items() if k not in ('out', 'folder', 'data_root')}
+    run = Run(folder, out/'artefacts', family=family.name, seed=params['seed'], space=data.space, params=said)
     exp = Experiment(stem, family, run, params, data, {}, device)
     exp.models = {m: exp.spec(m) for m in known if m in chosen}
     return exp
 
 # %% ../../nbs/lab/02_session.ipynb #6565b03a
 def _folder(family, params):
-    values = {k: v for k, v in params.items() if k not in ('out', 'folder', 'data_root', 'device', 'threads', 'profile', 'models', 'seed')}
+    elsewhere = ('out', 'folder', 'data_root', 'device', 'threads', 'profile', 'models', 'seed')
+    values = {k: v for k, v in params.items() if k not in elsewhere}
     return resolve(family, [], params['profile'], sets=values).folder
 
 # %% ../../nbs/lab/02_session.ipynb #4a6abbb9
@@ -72,7 +76,8 @@ def train(self:Experiment,
 ): # the artefact: checkpoint, history, test accuracy
     "Train a model of the family, or find it trained."
     spec = self.models.get(key) or self.spec(key)
-    return self.run.artefact(f'model-{key}', train_model, model=spec.model, data=self.data, seed=self.run.seed, device=self.device, **spec.training)
+    asked = dict(model=spec.model, data=self.data, seed=self.run.seed, device=self.device)
+    return self.run.artefact(f'model-{key}', train_model, **asked, **spec.training)
 
 # %% ../../nbs/lab/02_session.ipynb #5eac55c6
 @patch
@@ -84,7 +89,8 @@ def subject(self:Experiment,
         made = self.train(key)
         for suffix in ('.safetensors', '.json'):
             write_atomic(self.run.path('models', key + suffix), made['checkpoint'].with_suffix(suffix).read_bytes())
-        self.subjects[key] = Subject(key, load_model(made['checkpoint'], device=self.device), self.models[key].model, self.data.space)
+        model = load_model(made['checkpoint'], device=self.device)
+        self.subjects[key] = Subject(key, model, self.spec(key).model, self.data.space)
     return self.subjects[key]
 
 # %% ../../nbs/lab/02_session.ipynb #c2002619
@@ -130,7 +136,9 @@ def history(self:Experiment,
     log = dict(list(frame.groupby(['split', 'quantity'])))
     curve = log['test', 'accuracy']
     picks = np.unique(np.geomspace(1, len(curve), 25).round().astype(int) - 1)
-    for i in picks: self.measure(key, 'classifier', 'epoch_accuracy', curve.value.iloc[i], setting=dict(epoch=curve.epoch.iloc[i] + 1))
+    for i in picks:
+        epoch = dict(epoch=curve.epoch.iloc[i] + 1)
+        self.measure(key, 'classifier', 'epoch_accuracy', curve.value.iloc[i], setting=epoch)
     for (split, quantity), rows in log.items():
         if split != 'train' or quantity in ('loss', 'accuracy', 'lr'): continue
         self.measure(key, 'classifier', 'penalty', rows.value.iloc[-1], setting=dict(term=quantity))
@@ -153,7 +161,9 @@ def measure(self:Experiment,
 class Saved:
     "The files of a figure; a notebook shows the picture."
     def __init__(self, fig, paths): self.fig,self.paths = fig,paths
-    def _repr_png_(self): return next((p.read_bytes() for p in self.paths if p.suffix == '.png'), None) or render(self.fig, 'png')
+    def _repr_png_(self):
+        made = [p for p in self.paths if p.suffix == '.png']
+        return made[0].read_bytes() if made else render(self.fig, 'png')
     def __repr__(self): return ', '.join(p.name for p in self.paths)
 
 # %% ../../nbs/lab/02_session.ipynb #78c92c75

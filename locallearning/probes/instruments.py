@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 import numpy as np
 import torch
-from torch import nn,Tensor
+from torch import nn
 from ..core import InputError,check,check_number,nearest
 from ..splits import gaussian_noise
 from ..instruments import Instrument,Number,as_subject,find_layer,inner_model,studied,test_images
@@ -58,7 +58,8 @@ class SpectrumProbe(Instrument):
         what, layer = (subject.model, split), find_layer(subject.model, self.layer)
         spectra = size_sweep(*what, sizes=self.sizes, layer=layer)
         generator = stream(seed, 'resamples', self.input)
-        again = resampled_spectra(*what, layer=layer, generator=generator, resamples=self.resamples) if self.resamples else []
+        again = []
+        if self.resamples: again = resampled_spectra(*what, layer=layer, generator=generator, resamples=self.resamples)
         whole = spectra[max(spectra)]
         return LayerSpectrum(spectra, self._fit(whole, again), effective_dimension(whole), self.input, self.layer)
     def _split(self, data, seed):
@@ -72,9 +73,13 @@ class SpectrumProbe(Instrument):
     def setting(self, result): return dict(input=result.input, layer=result.layer, n=result.whole.samples)
     def numbers(self, result):
         fit, values = result.fit, np.asarray(result.whole.values)
-        known = dict(exponent=fit.exponent, r2=fit.r2, intercept=fit.intercept, first_rank=fit.window[0] + 1, last_rank=fit.window[1]) if fit else {}
-        known |= dict(dimension=result.dimension, largest=values[0], units=result.whole.width)
-        for quantity, value in known.items(): yield Number(quantity, value)
+        if fit:
+            for quantity in ('exponent', 'r2', 'intercept'): yield Number(quantity, getattr(fit, quantity))
+            yield Number('first_rank', fit.window[0] + 1)
+            yield Number('last_rank', fit.window[1])
+        yield Number('dimension', result.dimension)
+        yield Number('largest', values[0])
+        yield Number('units', result.whole.width)
         picks = np.unique(np.geomspace(1, len(values), 40).round().astype(int))
         for rank in picks: yield Number('relative_eigenvalue', values[rank - 1]/(values[0] or 1), dict(rank=rank))
     def draw(self, results, **how):
@@ -110,7 +115,8 @@ class JacobianProbe(Instrument):
         return JacobianNorms(norms.detach().double().cpu().numpy(), self.layer)
     def setting(self, result): return dict(layer=result.layer, n=len(result.norms))
     def numbers(self, result):
-        for quantity, value in zip(('q1', 'median', 'q3'), np.quantile(result.norms, [.25, .5, .75])): yield Number(quantity, value)
+        quartiles = np.quantile(result.norms, [.25, .5, .75])
+        for quantity, value in zip(('q1', 'median', 'q3'), quartiles): yield Number(quantity, value)
         yield Number('mean', result.norms.mean())
     def draw(self, results, **how):
         from locallearning.figures.beside import norms_beside
@@ -143,7 +149,8 @@ class LandscapeProbe(Instrument):
         model = as_subject(subject).model
         layer, images = find_layer(model, self.layer), test_images(data, self.n)
         closed = layer == 'features' and has_closed_form(model, scaled=True)
-        cut = plane(images.x[0].to(as_subject(subject).device), stream(seed, 'plane'), extent=self.extents[-1], size=self.size or (100 if closed else 25))
+        x, size = images.x[0].to(as_subject(subject).device), self.size or (100 if closed else 25)
+        cut = plane(x, stream(seed, 'plane'), extent=self.extents[-1], size=size)
         many = dict(extents=self.extents, size=20 if closed else 5, of=layer)
         spread = landscape_quantiles(model, images, stream(seed, 'planes'), **many)
         return LayerLandscape(landscape(model, cut, layer), decision_map(model, cut), spread, self.layer)
@@ -153,7 +160,8 @@ class LandscapeProbe(Instrument):
         yield Number('min', norms.min(), far)
         yield Number('max', norms.max(), far)
         for extent, values in zip(result.quantiles.extents, result.quantiles.values):
-            for level, value in zip(result.quantiles.levels, values): yield Number(f'q{100*level:02.0f}', value, dict(extent=f'{extent:g}'))
+            where = dict(extent=f'{extent:g}')
+            for level, value in zip(result.quantiles.levels, values): yield Number(f'q{100*level:02.0f}', value, where)
     def draw(self, results, classes=(), **how):
         from locallearning.figures.beside import landscapes_beside
         return landscapes_beside(results, classes)
@@ -173,9 +181,11 @@ def image_weights(
     "Find weights that are images; raises `InputError` where there are none."
     model, _ = inner_model(model)
     named = dict(model.named_modules())
-    paths = [layer_path(model, layer)] if layer else [*filter(None, [getattr(model, 'roles', {}).get('hidden')]), *named]
-    there = {p: getattr(named[p], 'weight', None) for p in paths}
-    found = {p: w for p, t in there.items() if isinstance(t, torch.Tensor) and (w := _as_images(t.detach().cpu(), shape)) is not None}
+    first = getattr(model, 'roles', {}).get('hidden')
+    paths = [layer_path(model, layer)] if layer else [*([first] if first else []), *named]
+    weights = {p: getattr(named[p], 'weight', None) for p in paths}
+    shown = {p: _as_images(w.detach().cpu(), shape) for p, w in weights.items() if isinstance(w, torch.Tensor)}
+    found = {p: w for p, w in shown.items() if w is not None}
     kind = type(model).__name__
     where = f'layer {layer!r} of {kind} has no' if layer else f'{kind} has no layer with'
     check(found, f'{where} weights of the size of an image {shape} or a patch of it; --layer PATH names another')
@@ -205,7 +215,8 @@ class WeightsProbe(Instrument):
     def numbers(self, result):
         yield Number('units', len(result.norms), unit='units')
         yield Number('zero_units', (result.norms == 0).sum(), unit='units')
-        for quantity, value in zip(('norm_q1', 'norm_median', 'norm_q3'), np.quantile(result.norms, [.25, .5, .75])): yield Number(quantity, value)
+        quartiles = np.quantile(result.norms, [.25, .5, .75])
+        for quantity, value in zip(('norm_q1', 'norm_median', 'norm_q3'), quartiles): yield Number(quantity, value)
     def draw(self, results, **how):
         from locallearning.figures.beside import weights_beside
         return dict(weights=weights_beside(results))

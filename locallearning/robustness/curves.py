@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import nn,Tensor
-from ..core import InputError,check,measure,nearest,progress
+from ..core import InputError,check,nearest,progress
 from ..splits import Split,as_split
 from .target import AttackedImages,prepare_attack,correct_subset,masking_checks,widest,excess
 from ..state import describe
@@ -303,35 +303,3 @@ def survival(self:Critical,
     "Read a relative accuracy curve off the critical radii."
     own = self.eps[self.correct]
     return np.array([1 - (own <= e).mean() for e in np.atleast_1d(eps)])
-
-# %% ../../nbs/robustness/01_curves.ipynb #7674d1c7
-@patch
-def rows(self:Curve,
-    model:str,      # key of the model in its family
-    family:str='',  # the family of experiments
-    seed:int=0,     # the sample
-)->list[dict]: # one row per radius and kind of accuracy
-    "Write a curve as measurements."
-    flags = ';'.join(self.flags)
-    kinds = dict(accuracy=self.accuracy, relative_accuracy=self.relative)
-    def row(quantity, e, value):
-        setting = dict(attack=self.attack, eps=f'{e:.6g}')
-        return measure(model, 'accuracy_curve', quantity, value, family=family, setting=setting, space=self.space, seed=seed, flags=flags)
-    return [row(quantity, e, value) for quantity, values in kinds.items() for e, value in zip(self.eps, values)]
-
-# %% ../../nbs/robustness/01_curves.ipynb #fca3982b
-@patch
-def rows(self:Critical,
-    model:str,      # key of the model in its family
-    family:str='',  # the family of experiments
-    seed:int=0,     # the sample
-)->list[dict]: # median, quartiles, and counts
-    "Write critical norms as measurements; lengths are in the units of the row's space."
-    q1, q3 = self.quartiles
-    numbers = dict(median=self.median, q1=q1, q3=q3, never_broken=self.never, images=self.images)
-    setting = dict(attack=self.attack, method=self.method, norm=self.order)
-    def row(quantity, value):
-        unit = 'images' if quantity in ('never_broken', 'images') else self.space
-        return measure(model, 'critical_norm', quantity, value, family=family, setting=setting, space=self.space, seed=seed,
-                       unit=unit, flags=';'.join(self.flags))
-    return [row(quantity, value) for quantity, value in numbers.items()]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from ..core import InputError,check,check_number
+from ..core import InputError,check
 from ..attacks.gradient import PGD
 from ..data import Data
 from ..splits import Split,check_images
@@ -56,7 +56,8 @@ class ClassifierProbe(Instrument):
 # %% ../../nbs/robustness/03_instruments.ipynb #46dea44d
 def _moved(subject, weight, seed):
     "Distance of a layer from the one that this seed draws, relative to the latter."
-    check('(' in subject.recipe, lambda: f'{subject.name} has no recipe, so nobody knows where its weights were drawn; leave out moved=True')
+    why = 'has no recipe, so nobody knows where its weights were drawn; leave out moved=True'
+    check('(' in subject.recipe, f'{subject.name} {why}')
     with seeded(seed, 'init'): drawn = build_recipe(subject.recipe, subject.modules).effective_weight().detach()
     return ((weight.cpu() - drawn).norm()/drawn.norm()).item()
 
@@ -101,7 +102,8 @@ def try_attack(
             raise InputError(f'{name} fails on images {tuple(x.shape)} with {words}: {why}') from e
         got = (tuple(out.shape), out.dtype) if isinstance(out, Tensor) else type(out).__name__
         wanted = tuple(x.shape), x.dtype
-        check(got == wanted, lambda: f'{name} returns {got} for images {wanted}; perturbed images of that shape and type are needed')
+        needed = 'perturbed images of that shape and type are needed'
+        check(got == wanted, lambda: f'{name} returns {got} for images {wanted}; {needed}')
 
 # %% ../../nbs/robustness/03_instruments.ipynb #4304eb94
 OUTSIDE = 'leaves ball or box'
@@ -121,7 +123,9 @@ def leaves(
     at = torch.linspace(0, len(split) - 1, min(few, len(split))).long()
     images = split[at].to(subject.device)
     try:
-        for e in sorted(tried): attack_once(subject.model, images, attack, e, stream(0, 'try', device=str(subject.device)))
+        for e in sorted(tried):
+            generator = stream(0, 'try', device=str(subject.device))
+            attack_once(subject.model, images, attack, e, generator)
     except InputError: return True
     return False
 
@@ -192,8 +196,9 @@ class CriticalProbe(Instrument):
         outside = len(found) > 0 and leaves(self.attack, subject, split, np.unique(np.quantile(found, [0, .5, 1])))
         return replace(result, flags=(*result.flags, OUTSIDE)) if outside else result
     def setting(self, result):
-        searched = {} if result.grid is None else dict(grid=f'{result.grid[0]:.4g}..{result.grid[-1]:.4g}/{len(result.grid)}')
-        return dict(attack=result.attack, method=result.method, norm=result.order, n=len(result.correct)) | searched
+        found = dict(attack=result.attack, method=result.method, norm=result.order, n=len(result.correct))
+        if result.grid is None: return found
+        return found | dict(grid=f'{result.grid[0]:.4g}..{result.grid[-1]:.4g}/{len(result.grid)}')
     def numbers(self, result):
         q1, q3 = result.quartiles
         for quantity, value in dict(median=result.median, q1=q1, q3=q3).items():
@@ -224,9 +229,11 @@ class WorstCaseProbe(Instrument):
         self.bounds,self.batch_size,self.folder = None if bounds is None else tuple(bounds),batch_size,None
     def measure(self, subject, data, *, seed=0, surrogate=None):
         subject, split, attacks = as_subject(subject), attacked_images(data, self.n, self.bounds), self.attacks
-        if surrogate is not None and as_subject(surrogate).key != subject.key: attacks = [*attacks, self._transferred(as_subject(surrogate))]
+        other = None if surrogate is None else as_subject(surrogate)
+        if other is not None and other.key != subject.key: attacks = [*attacks, self._transferred(other)]
         folder = self.folder and self.folder/'worst_case'
-        with torch.enable_grad(): return worst_case(subject.model, split, attacks, self.eps, batch_size=self.batch_size, seed=seed, folder=folder)
+        how = dict(batch_size=self.batch_size, seed=seed, folder=folder)
+        with torch.enable_grad(): return worst_case(subject.model, split, attacks, self.eps, **how)
     def _transferred(self, surrogate):
         norm = next((a.norm for a in self.attacks if hasattr(a, 'norm')), 'inf')
         return Transfer(surrogate.model, self.transfer or PGD(norm=norm, steps=50, loss='log_odds'))

@@ -22,7 +22,7 @@ from ..attacks.gradient import PGD
 from ..attacks.apgd import APGD
 from ..attacks.square import Square
 from ..recipes import Piece,build_recipe,parse_recipe
-from ..core import InputError,check,measure,progress,write_atomic
+from ..core import InputError,check,progress,write_atomic
 from ..splits import Split,as_split
 from ..data import fingerprint
 from .target import correct_rows,until_broken,widest,zero_gradient_share
@@ -350,19 +350,3 @@ def table(self:WorstCase):
             left = left & ~new
             rows.append(dict(eps=e, attack=name, broken=int(new.sum()), left=int(left.sum()), black_box=black))
     return pd.DataFrame(rows)
-
-# %% ../../nbs/robustness/02_worst.ipynb #2448d6e9
-@patch
-def rows(self:WorstCase,
-    model:str,      # key of the model in its family
-    family:str='',  # the family of experiments
-    seed:int=0,     # the sample
-    **setting,      # what else decides the numbers
-)->list[dict]: # one row per radius and kind of accuracy
-    "Write a worst case as measurements."
-    names = '+'.join(a.split('(')[0] for a in self.attacks)
-    kinds = dict(accuracy=self.accuracy, relative_accuracy=self.relative)
-    def row(quantity, e, value, flags):
-        how = dict(attacks=names, eps=f'{e:.6g}', **setting)
-        return measure(model, 'worst_case', quantity, value, family=family, setting=how, space=self.space, seed=seed, flags=';'.join(flags))
-    return [row(quantity, *each) for quantity, values in kinds.items() for each in zip(self.eps, values, self.flags)]
