@@ -190,6 +190,20 @@ def test_experiments_are_committed_without_outputs(path):
     assert [c['source'] for c in cells(path, 'code') if c['outputs']] == []
 
 
+@pytest.mark.parametrize('path', EXECUTED + EXPERIMENTS, ids=name)
+def test_title_and_description_stand_alone(path):
+    "nbdev takes them for front matter, and deletes whatever stands below them in their cell."
+    title = ''.join(cells(path, 'markdown')[0]['source'])
+    assert re.fullmatch(r'# [^\n]+\n\n> [^\n]+', title), title[:200]
+
+
+@pytest.mark.parametrize('path', EXECUTED + EXPERIMENTS, ids=name)
+def test_options_of_cells_are_yaml(path):
+    for cell in cells(path, 'code'):
+        options = re.findall(r'^#\|\s*([\w-]+:.*)$', ''.join(cell['source']), re.M)
+        for option in options: assert isinstance(yaml.safe_load(option), dict), option
+
+
 @pytest.mark.parametrize('path', [*(p for p in EXECUTED if p.stem != 'index'), *REPORTS], ids=name)
 def test_cells_of_imports_hold_only_imports(path):
     mixed = []
