@@ -96,10 +96,10 @@ class Instrument(Piece):
     probe = ''         # its name in the table of measurements
     needs = 'outputs'  # of a model: 'logits', 'outputs', or '' where it never runs
     def measure(self,
-        subject:Subject, # the model; a bare module will do
-        data:Data,       # in a space that it takes
+        subject:Subject, # the model; a bare module will do; not used by this base class, as the others
+        data:Data,       # in a space that it takes; not used here
         *,
-        seed:int=0,      # of whatever is drawn
+        seed:int=0,      # of whatever is drawn; not used here
     )->Any: # a small result, which says all that rows and figures need
         "Look at a model; raises `InputError` with the reason where that has no meaning for it."
         raise InputError(f'{type(self).__name__} does not say how it measures')
@@ -113,7 +113,7 @@ class Instrument(Piece):
         "(quantity, place of each image in its set, one number each, setting) for intervals over images."
         return iter(())
     def draw(self,
-        results:dict, # name of a model → its result
+        results:dict, # name of a model → its result; not used here
         **how,        # what the figure has to know besides
     )->dict: # name → figure
         "Draw the results of several models side by side."

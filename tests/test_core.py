@@ -162,6 +162,11 @@ EXAMPLES = {
     'Foolbox': ["Foolbox('LinfPGD', steps=3)", "Foolbox('LinfPGD', black_box=True)"],
     'Torchattacks': ["Torchattacks('PGD', steps=3)"],
     'Transfer': ["Transfer('bp.safetensors')", "Transfer('bp.safetensors', attack=PGD(norm=2, steps=3))"],
+    'AccuracyProbe': ['AccuracyProbe(PGD(steps=3), eps=[.1, .2], n=50)', "AccuracyProbe(attack=FGSM(norm=2), bounds=(0., 1.))"],
+    'CriticalProbe': ['CriticalProbe(PGD())', "CriticalProbe(GaussianNoise(), method='grid', grid=[.1, .2])"],
+    'WorstCaseProbe': ['WorstCaseProbe([PGD(), FGSM()], eps=[.1])'],
+    'SpectrumProbe': ['SpectrumProbe()', "SpectrumProbe('hidden', 'noise', n=100, window=[2, 20], sizes=[5, 10])"],
+    'LandscapeProbe': ['LandscapeProbe()', 'LandscapeProbe(extents=[2], size=4)'],
     'APGD': ['APGD()', "APGD(norm=2, steps=10, loss='dlr_targeted')"],
     'PGD': ['PGD()', "PGD(norm=2, steps=3, step_size=1e-3, loss='dlr')"],
 }

@@ -172,7 +172,9 @@ def cluster(family, tmp_path_factory):
         yield address, workers
     finally:
         for p in [*workers, scheduler]: p.terminate()
-        for p in [*workers, scheduler]: p.wait(20)
+        for p in [*workers, scheduler]:
+            try: p.wait(20)
+            except subprocess.TimeoutExpired: p.kill()  # it waits for a unit that was killed
 
 
 @needs_dask

@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 
 from command import TOY, alive, environment, finish, start, tree, wait_for
-from locallearning.lab.families import families as families_module
+from locallearning.lab import families as families_module
 from locallearning.lab import reproduction, units
 from locallearning.core import COLUMNS, InputError, write_atomic
 from locallearning.lab.families import as_config, find_family, read_config, resolve
