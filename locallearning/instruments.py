@@ -7,13 +7,14 @@ __all__ = ['Subject', 'as_subject', 'inner_model', 'find_layer', 'studied', 'tes
            'image_rows_of', 'measured', 'written', 'keep']
 
 # %% ../nbs/13_instruments.ipynb #489f5f7a
-from dataclasses import dataclass
+from dataclasses import dataclass,is_dataclass
 from functools import cached_property
 from typing import Any,Iterator,NamedTuple
 import torch
 from torch import nn
 from .core import InputError,check,measure
 from .recipes import Piece,build_recipe
+from .store import result_fields
 from .state import device_of,model_key,stream
 from .data import Data
 from .splits import Split,as_split
@@ -166,7 +167,10 @@ def measured(
     "Measure a model by the recipe of an instrument."
     piece = build_recipe(instrument, modules)
     if folder is not None and hasattr(piece, 'folder'): piece.folder = folder
-    return piece.measure(subject, data, seed=seed, **others)
+    result = piece.measure(subject, data, seed=seed, **others)
+    kind, small = type(result), hasattr(result, '_fields') or is_dataclass(result)
+    check(not small or result_fields(kind), lambda: f'{kind.__name__}, which {instrument} returns, is not a public name; return a dict')
+    return result
 
 # %% ../nbs/13_instruments.ipynb #ae07768b
 def written(

@@ -156,3 +156,29 @@ def test_wrong_words_are_named(kind, options, message, data, subjects):
 
 def test_a_model_without_a_known_hidden_layer_says_which_layers_it_has(data, subjects):
     with pytest.raises(InputError, match='does not say what its hidden layer is; ask for a layer path: body, '): probe_models('spectrum', subjects[1:2], data, layer='hidden')
+
+
+OWN = '''
+from typing import NamedTuple
+from locallearning import Instrument, Number, as_subject, test_images
+class Named(NamedTuple): mean:float
+class Bright(Instrument):
+    "Mean of the logits."
+    probe = 'bright'
+    def __init__(self, n=5, named=False): self.n, self.named = n, named
+    def measure(self, subject, data, *, seed=0):
+        mean = as_subject(subject).model(test_images(data, self.n).x).mean().item()
+        return Named(mean) if self.named else dict(mean=mean)
+    def setting(self, result): return dict(n=self.n)
+    def numbers(self, result): yield Number('mean', result['mean'])
+'''
+
+
+def test_an_instrument_of_ones_own_is_kept_and_found_again(tmp_path, monkeypatch, data, subjects):
+    (tmp_path/'lamps.py').write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    look = lambda text: probe_models(text, subjects[:1], data, run=Run(tmp_path/'run'), modules=('lamps',), n=7).rows
+    first = look('Bright()')
+    assert (first[0]['probe'], first[0]['setting']) == ('bright', 'n=7') and look('Bright') == first
+    assert len([*(tmp_path/'run'/'artefacts').glob('bright-*/value.json')]) == 1
+    with pytest.raises(InputError, match='Named, which Bright.* returns, is not a public name; return a dict'): look('Bright(named=True)')
