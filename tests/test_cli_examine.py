@@ -140,6 +140,17 @@ def test_models_of_every_kind_are_probed_side_by_side(call, tmp_path, kind, opti
     assert {p.suffix for p in (tmp_path/'figures').glob(f'{kind}.*')} == {'.png', '.pdf', '.svg'}
 
 
+def test_a_slope_that_is_no_power_law_is_called_so(call, tmp_path):
+    code, out, err = call('probe', 'bp', 'kh.safetensors', 'spectrum(window=[0, 30])', '--layer', 'hidden', '--device', 'cpu', '--out', tmp_path)
+    frame = pd.read_csv(tmp_path/'results'/'measurements.csv').set_index(['model', 'quantity']).value
+    bent = [m for m in ('bp', 'kh') if frame[m, 'r2'] < .98]
+    assert code == 0 and bent and widest(out) <= 110
+    for m in ('bp', 'kh'):
+        note = f'† {m}: mean slope {frame[m, "exponent"]:.4g}, no power law (R² {frame[m, "r2"]:.4g} < 0.98)'
+        assert (note in out) == (m in bent), out
+    assert call('probe', 'bp', 'jacobian', '--n', 5, '--device', 'cpu', '--out', tmp_path/'other')[1].count('†') == 0
+
+
 def test_looks_of_several_kinds_share_a_folder(call, tmp_path):
     for kind in ('weights', 'spectrum'): assert call('probe', 'bp', kind, '--device', 'cpu', '--out', tmp_path)[0] == 0
     assert set(pd.read_csv(tmp_path/'results'/'measurements.csv').probe) == {'weights', 'spectrum'}

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 import locallearning as P
 from locallearning.core import InputError
+from locallearning.figures.probes import r2_text
 from locallearning.figures.style import DOUBLE, SINGLE, render
 
 MODELS = ['KH', 'BP', 'L2', 'JReg', 'SpecReg']
@@ -36,7 +37,7 @@ def spectrum(width=200, exponent=1.5):
     return Result(values=5. * np.arange(1., width + 1)**-exponent, samples=1000, width=width, layer='hidden')
 
 
-def fit(exponent=1.5): return Result(exponent=exponent, intercept=0., r2=1., window=(10, 100), low=exponent - .1, high=exponent + .1)
+def fit(exponent=1.5, r2=1.): return Result(exponent=exponent, intercept=0., r2=r2, holds=r2 >= .98, window=(10, 100), low=exponent - .1, high=exponent + .1)
 
 
 def landscape(size=12):
@@ -259,3 +260,18 @@ def test_save_figure_writes_all_or_nothing(tmp_path):
     with pytest.raises(InputError, match="'png'"): P.save_figure(fig, tmp_path/'a'/'fig', formats=('pdf', 'pngg'))
     assert not (tmp_path/'a').exists()
     assert [p.name for p in P.save_figure(fig, tmp_path/'a'/'fig.1')] == ['fig.1.pdf', 'fig.1.svg', 'fig.1.png']
+
+
+def test_what_is_no_power_law_has_no_line_and_no_exponent():
+    bent = P.plot_spectrum(spectrum(), fit(r2=.91)).axes[0]
+    straight = P.plot_spectrum(spectrum(), fit(r2=.99)).axes[0]
+    assert (len(bent.lines), len(straight.lines)) == (1, 2)
+    assert [t.get_text() for t in (*bent.texts, *straight.texts)] == ['no power law, R² .910', 'n^-1.50 [1.40, 1.60], R² .990']
+    legend = lambda r2: [t.get_text() for t in P.plot_spectra({'KH': {'noise': {200: spectrum()}}}, {'KH': {'noise': fit(r2=r2)}}).legends[0].get_texts()]
+    assert len(legend(.99)) == len(legend(.91)) + 1, 'a line that is nowhere is not explained'
+
+
+@pytest.mark.parametrize('r2', [.97999, .98, .9999999])
+def test_the_r2_in_a_figure_lies_on_the_same_side_of_the_threshold(r2):
+    text = r2_text(r2)
+    assert (float(text.removeprefix('R² ')) < .98) == (r2 < .98) and text.startswith('R² ')

@@ -192,6 +192,28 @@ def test_resampling_follows_its_generator_and_counts_images():
     assert np.allclose(one[0].values, numpy_spectrum(x[draw]), rtol=1e-8, atol=1e-12)
 
 
+def scattered(r2, width=400):
+    "Eigenvalues around n^-1.5 of which a line over ranks 11 to `width` explains the share `r2`."
+    n = np.log(np.arange(1., width + 1))
+    window = n[10:]
+    line = window - window.mean()
+    bend = line**2 - (line**2).mean()
+    bend -= line * (bend @ line) / (line @ line)
+    noise = np.zeros(width)
+    noise[10:] = 1.5 * bend * np.sqrt((1 - r2)/r2 * (line @ line)/(bend @ bend))
+    return np.exp(-1.5*n + noise)
+
+
+@pytest.mark.parametrize('r2, holds', [(.999, True), (.9801, True), (.9799, False), (.5, False)])
+def test_a_power_law_explains_98_percent_of_the_variance(r2, holds):
+    fit = P.power_law(scattered(r2), (10, 400))
+    assert fit.r2 == pytest.approx(r2, abs=1e-6) and fit.exponent == pytest.approx(1.5) and P.POWER_LAW_R2 == .98
+    assert fit.holds == holds and fit.flags == (() if holds else ('no power law',))
+
+
+def test_what_has_no_r2_is_no_power_law(): assert not P.PowerLaw(1.5, np.nan, 0., (10, 400)).holds
+
+
 def test_without_resamples_there_is_no_interval():
     fit = P.power_law(np.arange(1., 100)**-1.)
     assert np.isnan(fit.low) and np.isnan(fit.high)

@@ -114,6 +114,17 @@ def test_a_layer_of_few_units_has_no_exponent_unless_one_was_asked_for(data, sub
     assert probe_models('spectrum(window=[0, 6])', subjects[:1], data, layer='logits').rows[0]['quantity'] == 'exponent'
 
 
+def test_the_slope_of_what_is_no_power_law_is_flagged(data, subjects):
+    found = probe_models('spectrum(window=[0, 30])', subjects[:1], data, layer='hidden')
+    straight = probe_models('spectrum(window=[5, 19])', subjects[:1], data, layer='hidden')
+    told = lambda found: {r['quantity']: r['flags'] for r in found.rows if r['quantity'] in ('exponent', 'r2', 'intercept', 'dimension')}
+    for each, flag in ((found, 'no power law'), (straight, '')):
+        result = each.found['shlp']
+        assert result.fit.holds == (not flag) and result.flags == ((flag,) if flag else ())
+        assert told(each) == dict(exponent=flag, r2='', intercept=flag, dimension='')
+        assert len(each.figures()['spectrum'].axes[0].lines) == 1 + (not flag)
+
+
 def test_a_layer_is_named_as_if_nothing_stood_in_front(data, subjects):
     for probe in ('spectrum', 'jacobian'): assert 'layer=body.0.1' in probe_models(probe, subjects[2:3], data, layer='body.0.1', n=5).rows[0]['setting']
     with pytest.raises(InputError, match="no layer 'body.0.2' in MLP"): probe_models('jacobian', subjects[2:3], data, layer='body.0.2')

@@ -47,11 +47,12 @@ def everything(folder, **kwargs):
         n |= {(m, 'classifier', 'epoch_accuracy', f'epoch={e}'): .1*e for e in (1, 2, 4)}
         n |= {(m, 'critical_norm', q, f'attack={a}'): f/(i + 1) for a in ATTACKS for q, f in dict(q1=.5, median=1., q3=2., never_broken=0.).items()}
         n |= {(m, 'accuracy_curve', 'relative_accuracy', f'attack={a};eps={e}'): math.exp(-e*(i + 1)) for a in ATTACKS for e in (.01, .1, 1.)}
-        n |= {(m, 'worst_case', 'relative_accuracy', f'radius={r};eps={e}'): .9/(i + 1) for r, e in dict(small=.01, middle=.02, large=.1).items()}
+        n |= {(m, 'accuracy_curve', 'clean', f'attack={a}'): .5 for a in ATTACKS}
+        n |= {(m, 'worst_case', q, f'radius={r};eps={e}'): v/(i + 1) for q, v in dict(relative_accuracy=.9, accuracy=.45).items() for r, e in dict(small=.01, middle=.02, large=.1).items()}
         n |= {(m, 'landscape', 'q50', f'scale={s}'): 10. + i for s in ('near', 'far')}
     for m in ['data', 'init', *MODELS]:
         for k, a in dict(images=2., noise=.5).items():
-            n |= {(m, 'spectrum', q, f'input={k}'): v for q, v in dict(exponent=a, intercept=0.).items()}
+            n |= {(m, 'spectrum', q, f'input={k}'): v for q, v in dict(exponent=a, intercept=0., r2=.9 if (m, k) == ('bp', 'noise') else .981).items()}
             n |= {(m, 'spectrum', 'relative_eigenvalue', f'input={k};rank={r}'): float(r)**-a for r in ranks}
     n |= {('kh', 'convergence', 'converged', ''): 0.}
     return write(folder, n, **kwargs)
@@ -152,13 +153,13 @@ def test_claims_and_published_numbers_agree():
 
 def test_sides_stand_side_by_side(full):
     figure = draw_curves(read_report(full), only('rp', 'pgd'), SIDES)
-    assert [ax.get_title() for ax in figure.axes] == [f'{a}: {s}' for a in ('RP', 'PGD') for s in SIDES] and [len(ax.lines) for ax in figure.axes] == [5]*4
+    assert [ax.get_title() for ax in figure.axes] == [f'{a}{what}: {s}' for a in ('RP', 'PGD') for what in ('', ', all images') for s in SIDES] and [len(ax.lines) for ax in figure.axes] == [5]*8
     assert len(figure.axes[0].collections) == 5, 'a band for each line'
 
 
 def test_one_seed_has_no_interval(tmp_path, full):
     one = everything(tmp_path/'one', seeds=(0,))
-    assert not draw_curves(one, only('pgd'), SIDES).axes[0].collections and len(over_seeds([1.])) == 5 and number(over_seeds([.25])) == '0.25'
+    assert not draw_curves(one, only('pgd'), SIDES).axes[0].collections and math.isnan(over_seeds([1.]).low) and number(over_seeds([.25])) == '0.25'
     legend = lambda r: draw_beside(r, {'t': ('classifier', 'test_accuracy', {})}).legends[0].get_texts()[0].get_text()
     assert legend(one) == 'measured' and legend(read_report(full)) == 'measured, 95 % interval over seeds'
 
@@ -168,9 +169,11 @@ def test_what_is_drawn_is_what_was_measured(full):
     box = draw_critical(report, only('pgd')).axes[0].patches[0]
     q1, q3 = (values(report, 'critical_norm', q, dict(attack='pgd')).loc['kh'].mean() for q in ('q1', 'q3'))
     assert box.get_y() == pytest.approx(q1) and box.get_height() == pytest.approx(q3 - q1)
-    assert [ax.get_title() for ax in draw_worst(report).axes] == ['small: eps = 0.01', 'middle: eps = 0.02', 'large: eps = 0.1'], 'in the order of the radii'
+    worst = draw_worst(report)
+    assert [ax.get_title() for ax in worst.axes] == [f'{r}{what}\neps = {e}' for what in ('', ', all images') for r, e in (('small', .01), ('middle', .02), ('large', .1))], 'in the order of the radii'
+    assert [ax.get_ylabel() for ax in worst.axes] == ['relative accuracy', '', '', 'accuracy', '', '']
     texts = {t.get_text() for ax in draw_spectra(report, **SPECTRA).axes for t in ax.texts}
-    assert 'images 2.02 (2.67)' in texts and 'noise 0.51 (0.97)' in texts
+    assert 'n^-2.02, R² .991 (2.67)' in texts and 'no power law, R² .909 (0.97)' in texts
     assert draw_training(report, SIDES).axes[0].lines[0].get_xdata().tolist() == [1, 2, 4]
 
 
@@ -180,6 +183,64 @@ def test_a_star_and_a_flag_are_seen(tmp_path):
     starred = replace(report, starred=('kh',))
     assert names(report) == ['KH', 'BP †'] and names(starred) == ['KH*', 'BP †']
     assert labels(starred, ['kh', 'bp']) == dict(kh='KH*', bp='BP') and colors(report)['KH*'] == colors(report)['KH']
+
+
+def test_a_flag_is_explained_in_its_own_words(tmp_path):
+    same = ('classifier', 'test_accuracy', '')
+    report = write(tmp_path, {('kh', *same, 'survivors;zero gradient'): .4, ('bp', *same, 'zero gradient'): .5, ('l2', 'classifier', 'moved', '', 'masked'): .1, ('l2', *same): .5}, spread=0)
+    figure = draw_beside(report, {'t': ('classifier', 'test_accuracy', {})})
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ['KH † ‡', 'BP ‡', 'L2'], 'a flag of another quantity is not one of this'
+    assert [t.get_text() for t in figure.legends[0].get_texts()][-2:] == ['† survivors', '‡ zero gradient']
+
+
+def exponents(folder, **r2): # of several seeds, as float32 had none
+    rows = {(m, 'spectrum', 'exponent', 'input=images', 'no power law' if m == 'bp' else ''): 2.5 for m in ('kh', 'bp', 'l2')}
+    return write(folder, rows | {(m, 'spectrum', 'r2', 'input=images'): v for m, v in r2.items()}, seeds=(0, 1), spread=0)
+
+
+def test_an_exponent_has_its_r2_and_another_dot_where_there_is_no_power_law(tmp_path):
+    figure = draw_beside(exponents(tmp_path, kh=.9801, bp=.9799), {'t': ('spectrum', 'exponent', dict(input='images'))})
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ['KH, R² .980', 'BP, R² .9799', 'L2, R² unknown']
+    words = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert 'no power law: R² below 0.98' in words and 'R² unknown' in words and not any('†' in w for w in words)
+    dots = [line for line in figure.axes[0].lines if line.get_marker() in ('o', 'x')]
+    assert [(d.get_marker(), d.get_markerfacecolor() == 'white') for d in dots] == [('o', False), ('o', True), ('x', False)]
+
+
+def test_accuracy_is_relative_times_clean_where_the_table_has_no_other(tmp_path):
+    rows = {('kh', 'accuracy_curve', 'clean', 'attack=pgd'): .5, ('kh', 'accuracy_curve', 'accuracy', 'attack=pgd;eps=0.2'): .3}
+    rows |= {('kh', 'accuracy_curve', 'relative_accuracy', f'attack=pgd;eps={e}'): v for e, v in ((.1, .8), (.2, .4))}
+    above, below = draw_curves(write(tmp_path, rows), only('pgd'), SIDES).axes
+    assert above.lines[0].get_ydata().tolist() == [.8, .4] and below.lines[0].get_ydata() == pytest.approx([.4, .3]) and below.get_ylabel() == 'accuracy'
+    del rows['kh', 'accuracy_curve', 'clean', 'attack=pgd'], rows['kh', 'accuracy_curve', 'accuracy', 'attack=pgd;eps=0.2']
+    assert [ax.get_ylabel() for ax in draw_curves(write(tmp_path/'old', rows), only('pgd'), SIDES).axes] == ['relative accuracy']
+
+
+def test_radii_are_told_in_255ths_where_the_tables_know_them(tmp_path):
+    report = everything(tmp_path/'a')
+    assert not draw_curves(report, only('pgd'), SIDES).axes[0].child_axes and '255' not in draw_worst(report).axes[0].get_title()
+    row = dict(zip(COLUMNS, ('data', 'hebbian', 'images', 'eps_in_255ths', '', 'lp_unit(p=3)', 0, 400., '', '')))
+    known = replace(report, measurements=pd.concat([report.measurements, pd.DataFrame([row | dict(keys={})])], ignore_index=True))
+    assert draw_worst(known).axes[0].get_title() == 'small\neps = 0.01 ≈ 4/255'
+    figure = draw_curves(known, only('pgd'), SIDES)
+    figure.draw_without_rendering()
+    for ax in figure.axes: assert ax.child_axes[0].get_xlim() == pytest.approx([400*x for x in ax.get_xlim()])
+
+
+def test_a_flag_says_once_that_a_norm_was_read_off_a_grid(tmp_path):
+    norms = {('kh', 'critical_norm', q, 'attack=pgd', 'read off a grid;survivors'): v for q, v in dict(q1=.5, median=1., q3=2.).items()}
+    figure = draw_critical(write(tmp_path, norms), only('pgd'))
+    assert figure.axes[0].get_title() == 'PGD, read off a grid' and figure.axes[0].get_xticklabels()[0].get_text() == 'KH †'
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ['measured', 'published, other grid', '† survivors']
+
+
+@pytest.mark.parametrize('profile,overrides,label', [('cpu', {}, 'published, other grid'), ('paper', {}, 'published'), ('paper', dict(width=5), 'published, other grid')])
+def test_norms_off_a_grid_are_marked_and_so_is_the_grid_of_the_published_ones(tmp_path, profile, overrides, label):
+    report = everything(tmp_path, profile=profile)
+    report.config['overrides'] = overrides
+    both = draw_critical(report, only('rp', 'pgd'))
+    assert [ax.get_title() for ax in both.axes] == ['RP, read off a grid', 'PGD'] and both.legends[0].get_texts()[1].get_text() == 'published, other grid'
+    assert draw_critical(report, only('rp')).legends[0].get_texts()[1].get_text() == label
 
 
 def test_a_range_is_drawn_as_a_range():

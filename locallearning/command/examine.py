@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GRIDS', 'Imports', 'Model', 'Weights', 'Scaling', 'DataSet', 'DataRoot', 'Space', 'Seed', 'Device', 'Out', 'ATTACK',
            'parse_numbers', 'parse_grid', 'parse_bounds', 'exclude', 'find_data', 'find_subjects', 'open_run',
-           'aligned', 'evaluation_text', 'doubts', 'probe_text', 'finish', 'evaluate', 'run_evaluation',
+           'aligned', 'evaluation_text', 'doubts', 'probe_notes', 'probe_text', 'finish', 'evaluate', 'run_evaluation',
            'keep_examples', 'report_evaluation', 'probe', 'run_probe']
 
 # %% ../../nbs/command/01_examine.ipynb #c39edbd9
@@ -185,18 +185,37 @@ def doubts(
     failed = 'here the attack may have failed, rather than the model held; compare the worst case (--attack standard)'
     return why + [failed]*bool(found - {OUTSIDE})
 
+# %% ../../nbs/command/01_examine.ipynb #14c1c71e
+def probe_notes(
+    model:str, # its name
+    part,      # DataFrame of its measurements, of one setting
+)->list[str]: # lines
+    "Say what the flags of a model's measurements mean."
+    from locallearning.probes.spectra import NO_POWER_LAW,POWER_LAW_R2
+    values, notes = dict(zip(part['quantity'], part['value'])), []
+    for flags, group in part[part['flags'] != ''].groupby('flags', sort=False):
+        note = f'{", ".join(group["quantity"])}: {flags.replace(";", ", ")}'
+        if flags == NO_POWER_LAW and {'exponent', 'r2'} <= values.keys():
+            note = f'mean slope {values["exponent"]:.4g}, {flags} (R² {values["r2"]:.4g} < {POWER_LAW_R2})'
+        notes += textwrap.wrap(f'† {model}: {note}', 108, initial_indent='  ', subsequent_indent='    ')
+    return notes
+
 # %% ../../nbs/command/01_examine.ipynb #4e504f8a
 def probe_text(
     rows:list, # measurements of one kind
 )->str: # for the terminal; a line for each model and setting
-    "Write measurements as a table, a column for each quantity."
+    "Write measurements as a table, a column for each quantity, and below it what a reader must know."
     import pandas as pd
     frame, text = pd.DataFrame(rows), []
     points = frame.groupby('quantity')['setting'].transform('nunique')
     frame = frame[points <= 8]  # the file has whole series
+    tell = lambda value, flags: f'{value:.4g} †' if flags else value
     for setting, part in frame.groupby('setting', sort=False):
-        rows = [dict(model=m) | dict(zip(p['quantity'], p['value'])) for m, p in part.groupby('model', sort=False)]
+        models = dict(iter(part.groupby('model', sort=False)))
+        rows = [dict(model=m) | {q: tell(v, f) for q, v, f in zip(p['quantity'], p['value'], p['flags'])}
+                for m, p in models.items()]
         text += [setting.replace(';', ', ').replace('=', ' = '), *aligned(rows)]
+        text += [line for m, p in models.items() for line in probe_notes(m, p)]
     return '\n'.join(text)
 
 # %% ../../nbs/command/01_examine.ipynb #d03ecc1d

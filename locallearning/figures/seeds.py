@@ -6,12 +6,14 @@
 __all__ = ['Range', 'plot_bands', 'plot_beside', 'plot_quartiles', 'plot_ranks']
 
 # %% ../../nbs/figures/04_seeds.ipynb #294d3b43
+import itertools,math
 from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator,NullFormatter
+from .probes import law_text
 from .style import DARK2,DOUBLE,axes,looks,styled
 
 # %% ../../nbs/figures/04_seeds.ipynb #6b619d1e
@@ -21,7 +23,9 @@ class Range(NamedTuple):
     low:object = np.nan     # likewise
     high:object = np.nan    # likewise
     published:object = np.nan # number, or the ends of a range
-    flagged:bool = False    # a reader has to know something about it
+    flags:tuple = ()        # what a reader has to know before trusting it
+    apart:str = ''          # what sets it apart: another dot, and these words in the legend
+    note:str = ''           # what stands beside its name
 
 # %% ../../nbs/figures/04_seeds.ipynb #802ef2c1
 @styled
@@ -29,25 +33,42 @@ def plot_bands(
     grid:dict,        # row → column → label → (x, `Range` of as many numbers)
     colors:dict=None, # label → colour
     xlabel:str='',    # of the last row
-    ylabel:str='',    # of the first column
+    ylabel:str|list='', # of the first column; a list: of each row
     log:bool=True,    # logarithmic x
     ylim:tuple=(0, 1.03), # of all panels; None: each row its own
+    second:tuple=None, # (label, factor): a second axis, above, with x times the factor
 )->Figure: # rows × columns panels
     "Lines with the interval of their points, one line per model."
     columns = list(dict.fromkeys(c for row in grid.values() for c, cell in row.items() if cell))
     styles = looks(dict.fromkeys(label for row in grid.values() for cell in row.values() for label in cell), colors)
-    size = dict(width=DOUBLE, height=.8 + 1.7*len(grid))
+    size = dict(width=DOUBLE, height=.8 + (2.1 if second else 1.7)*len(grid))
     fig, panels = axes(rows=len(grid), cols=len(columns), **size, sharey='row', sharex='row')
-    for row, (name, cells) in zip(panels, grid.items()):
+    ylabels = [ylabel]*len(grid) if isinstance(ylabel, str) else ylabel
+    for row, (name, cells), text in zip(panels, grid.items(), ylabels):
         for ax, column in zip(row, columns):
             for label, (x, r) in cells.get(column, {}).items(): _draw_band(ax, x, r, styles[label], label)
             ax.set(xscale='log' if log else 'linear', title=f'{name}: {column}' if name else column)
             if ylim: ax.set_ylim(ylim)
-        row[0].set_ylabel(ylabel)
+            if second: _second_axis(ax, *second)
+        row[0].set_ylabel(text)
     for ax in panels[-1]: ax.set_xlabel(xlabel)
     handles = [Line2D([], [], label=label, **look) for label, look in styles.items()]
     fig.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 5))
     return fig
+
+# %% ../../nbs/figures/04_seeds.ipynb #efc24234
+def _plain_ticks(axis, subs=(1, 2, 5)):
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axis.set_major_formatter('{x:g}')
+    axis.set_minor_formatter(NullFormatter())
+
+# %% ../../nbs/figures/04_seeds.ipynb #22d2a5bb
+def _second_axis(ax, label, factor):
+    above = ax.secondary_xaxis('top', functions=(lambda x: x*factor, lambda x: x/factor))
+    above.set_xlabel(label, fontsize=7)
+    above.tick_params(labelsize=6)
+    first, last = ax.get_xlim()
+    if ax.get_xscale() == 'log': _plain_ticks(above.xaxis, (1,) if last > 1e3*first else (1, 2, 5))
 
 # %% ../../nbs/figures/04_seeds.ipynb #79987354
 def _draw_band(ax, x, r, look, label):
@@ -59,55 +80,80 @@ def _draw_band(ax, x, r, look, label):
 def plot_beside(
     panels:dict,      # title → label → `Range`
     colors:dict=None, # label → colour
-    ylabel:str='',    # of the first panel
+    ylabel:str|list='', # of the first panel of a row; a list: of each row
     log=(),           # titles of the panels with a logarithmic axis
     ylim:tuple=None,  # of all panels; None: each its own
+    across:int=None,  # panels beside one another; None: all of them
 )->Figure: # one panel per title
     "What was measured, with its interval, beside what was published."
-    fig, (row,) = axes(cols=len(panels), width=DOUBLE, height=2.7)
-    for ax, (title, models) in zip(row, panels.items()):
+    across = across or len(panels)
+    down = math.ceil(len(panels)/across)
+    shown = [r for models in panels.values() for r in models.values()]
+    height = 3. if any(r.note for r in shown) else 2.4  # notes stand below the panels
+    fig, grid = axes(rows=down, cols=across, width=DOUBLE, height=.3 + height*down)
+    signs, dots = _signs(shown), _dots(shown)
+    for ax, (title, models) in zip(grid.flat, panels.items()):
         for i, (label, look) in enumerate(looks(models, colors).items()):
-            _draw_beside(ax, i, models[label], look['color'])
-        _name_models(ax, {m: r.flagged for m, r in models.items()})
+            _draw_beside(ax, i, models[label], look['color'], dots)
+        _name_models(ax, models, signs)
         ax.set_title(title)
         if ylim: ax.set_ylim(ylim)
         if title in log: _plain_log(ax)
-    row[0].set_ylabel(ylabel)
-    kinds = _kinds(r for models in panels.values() for r in models.values())
-    fig.legend(handles=kinds, loc='outside lower center', ncols=len(kinds))
+    for ax in grid.flat[len(panels):]: ax.set_visible(False)
+    ylabels = [ylabel]*down if isinstance(ylabel, str) else ylabel
+    for row, text in zip(grid, ylabels): row[0].set_ylabel(text)
+    kinds = _kinds(shown, dots) + _explained(signs)
+    fig.legend(handles=kinds, loc='outside lower center', ncols=min(len(kinds), 3))
     return fig
 
+# %% ../../nbs/figures/04_seeds.ipynb #be5c5bbe
+def _signs(ranges):
+    "A sign for each flag, † for the first."
+    flags = sorted({f for r in ranges for f in r.flags})
+    return {f: '†‡§¶'[i % 4]*(i//4 + 1) for i, f in enumerate(flags)}
+
+# %% ../../nbs/figures/04_seeds.ipynb #bb2f8538
+def _explained(signs):
+    return [Line2D([], [], linestyle='none', label=f'{sign} {flag}') for flag, sign in signs.items()]
+
 # %% ../../nbs/figures/04_seeds.ipynb #9b7b8ada
-def _name_models(ax, flagged):
-    names = [f'{m} †' if f else m for m, f in flagged.items()]
+def _name_models(ax, models, signs):
+    "Below each column its name, the signs of its flags, and its note."
+    names = [' '.join([m, *(signs[f] for f in r.flags)]) + f', {r.note}'*bool(r.note) for m, r in models.items()]
     ax.set_xticks(range(len(names)), names, rotation=55, ha='right', rotation_mode='anchor')
     ax.set_xlim(-.6, len(names) - .4)
 
 # %% ../../nbs/figures/04_seeds.ipynb #b46e34a9
 def _plain_log(ax):
     ax.set_yscale('log')
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter('{x:g}')
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    _plain_ticks(ax.yaxis)
 
 # %% ../../nbs/figures/04_seeds.ipynb #9355a4bd
 HOLLOW = dict(marker='D', markersize=5, markerfacecolor='none', markeredgecolor='black',
               markeredgewidth=.8, linestyle='none')
 
+# %% ../../nbs/figures/04_seeds.ipynb #a264831e
+def _dots(ranges):
+    "How dots look: filled, and otherwise where something sets them apart."
+    kinds = dict.fromkeys(r.apart for r in ranges if r.apart)
+    others = itertools.cycle([dict(marker='o', markerfacecolor='white', markeredgewidth=1), dict(marker='x')])
+    return {'': dict(marker='o')} | dict(zip(kinds, others))
+
 # %% ../../nbs/figures/04_seeds.ipynb #251b5705
-def _draw_beside(ax, i, r, color):
+def _draw_beside(ax, i, r, color, dots):
     if np.size(r.published) == 2: ax.bar(i, np.ptp(r.published), .7, np.min(r.published), color='0.85', zorder=0)
     else: ax.plot(i, r.published, zorder=2, **HOLLOW)
-    ax.plot(i, r.middle, 'o', markersize=4, color=color, zorder=3)
+    ax.plot(i, r.middle, markersize=4, color=color, zorder=4, **dots[r.apart])
     ax.vlines(i, r.low, r.high, color=color, linewidth=1.6, zorder=3)
 
 # %% ../../nbs/figures/04_seeds.ipynb #2b25e6aa
-def _kinds(ranges):
-    shown = list(ranges)
+def _kinds(shown, dots):
     size = {np.size(r.published) for r in shown if np.isfinite(r.published).any()}
     spread = any(np.isfinite(r.low) for r in shown)
     label = 'measured' + ', 95 % interval over seeds'*spread
     handles = [Line2D([], [], marker='o', color='0.3', linestyle='-' if spread else 'none', label=label)]
+    apart = {words: dot for words, dot in dots.items() if words}
+    handles += [Line2D([], [], color='0.3', label=words, linestyle='none', **dot) for words, dot in apart.items()]
     if 1 in size: handles.append(Line2D([], [], label='published', **HOLLOW))
     if 2 in size: handles.append(Patch(color='0.85', label='published range'))
     return handles
@@ -118,23 +164,27 @@ def plot_quartiles(
     panels:dict,      # title → label → (`Range` of q1, of the median, of q3), each with its published number
     colors:dict=None, # label → colour
     ylabel:str='',    # of the first panel
+    known:str='published', # what the outlined boxes are
 )->Figure: # one panel per title
     "Boxes of measured quartiles beside published ones, on a logarithmic axis."
     fig, (row,) = axes(cols=len(panels), width=DOUBLE, height=2.7)
+    medians = [median for models in panels.values() for _, median, _ in models.values()]
+    signs = _signs(medians)
     for ax, (title, models) in zip(row, panels.items()):
         for i, (label, look) in enumerate(looks(models, colors).items()):
             _draw_box(ax, i, *models[label], look['color'])
-        _name_models(ax, {m: r[1].flagged for m, r in models.items()})
+        _name_models(ax, {m: median for m, (_, median, _) in models.items()}, signs)
         _plain_log(ax)
         ax.set_title(title)
         ends = np.array([(r.middle, r.published) for q1, _, q3 in models.values() for r in (q1, q3)])
         ends = ends[ends > 0] # neither zero nor NaN
         if len(ends): ax.set_ylim(ends.min()/1.4, ends.max()*1.4)
     row[0].set_ylabel(ylabel)
-    known = any(np.isfinite(r[1].published) for models in panels.values() for r in models.values())
     handles = [Patch(facecolor='0.7', label='measured')]
-    if known: handles.append(Patch(facecolor='none', edgecolor='black', label='published'))
-    fig.legend(handles=handles, loc='outside lower center', ncols=2)
+    if any(np.isfinite(median.published) for median in medians):
+        handles.append(Patch(facecolor='none', edgecolor='black', label=known))
+    handles += _explained(signs)
+    fig.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 4))
     return fig
 
 # %% ../../nbs/figures/04_seeds.ipynb #63f29ffe
@@ -150,32 +200,37 @@ def _draw_box(ax, i, q1, median, q3, color):
 # %% ../../nbs/figures/04_seeds.ipynb #8d1ece29
 @styled
 def plot_ranks(
-    grid:dict,      # row → column → (ranks, relative eigenvalues, exponent as a `Range`, intercept)
-    windows:dict,   # column → (first, last) of the fit, 0-based
-    colors:dict=None, # column → colour
-    across:int=5,   # panels beside one another
+    grid:dict,      # row → column → (ranks, relative eigenvalues, `PowerLaw`, published exponent or NaN)
+    colors:dict=None, # column → colour, in the order of the columns
+    across:int=4,   # panels beside one another
     floor:float=1e-9, # smallest λ_n/λ_1 shown
 )->Figure: # one panel a row of the grid, with all columns in it
     "Spectra of a report, one panel per model, with measured and published exponents."
     down = -(-len(grid) // across)
-    fig, panels = axes(rows=down, cols=across, width=DOUBLE, height=.5 + 1.5*down, sharex=True, sharey=True)
-    shades = dict(zip(windows, DARK2)) | (colors or {})
-    for ax, (name, columns) in zip(panels.flat, grid.items()):
-        ax.set(title=name, xscale='log', yscale='log', ylim=(floor, 5))
-        for i, (column, cell) in enumerate(columns.items()):
-            _draw_ranks(ax, cell, windows[column], shades[column], column, .05 + .12*i)
+    fig, panels = axes(rows=down, cols=across, width=DOUBLE, height=.8 + 1.5*down, sharex=True, sharey=True)
+    columns = dict.fromkeys(column for row in grid.values() for column in row)
+    shades = dict(zip(columns, DARK2)) | (colors or {})
+    for ax, (name, cells) in zip(panels.flat, grid.items()):
+        ax.set(title=name, xscale='log', yscale='log', ylim=(floor/1e4, 5))  # room for words
+        for i, (column, cell) in enumerate(cells.items()):
+            _draw_ranks(ax, *cell, floor, shades[column], .04 + .11*i)
     for i, ax in enumerate(panels.flat):
         ax.set_visible(i < len(grid))
+        if len(grid) - across <= i < len(grid): ax.set_xlabel('rank n')
         ax.tick_params(labelbottom=len(grid) - across <= i < len(grid))
     for row in panels: row[0].set_ylabel(r'$\lambda_n/\lambda_1$')
-    fig.supxlabel('rank n; in the panels: the measured exponent, and the published one in parentheses', fontsize=7)
+    dots = [Line2D([], [], marker='.', linestyle='none', color=shades[c], label=c) for c in columns]
+    line = Line2D([], [], color='black', linewidth=.8, label='power law on its window')
+    title = 'in the panels: the measured power law, and the published exponent in parentheses'
+    fig.legend(handles=[*dots, line], loc='outside lower center', ncols=len(dots) + 1, title=title, title_fontsize=7)
     return fig
 
 # %% ../../nbs/figures/04_seeds.ipynb #69d526ce
-def _draw_ranks(ax, cell, window, color, column, y):
-    ranks, values, exponent, intercept = cell
-    n = np.array([window[0] + 1, min(window[1], max(ranks))], float)
-    ax.plot(ranks, values, '.', markersize=3, color=color)
-    if np.isfinite(intercept): ax.plot(n, np.exp(intercept)*n**-exponent.middle, color='black', linewidth=.8)
-    known = f' ({exponent.published:.2f})' if np.isfinite(exponent.published) else ''
-    ax.text(.04, y, f'{column} {exponent.middle:.2f}{known}', transform=ax.transAxes, fontsize=6.5, color=color)
+def _draw_ranks(ax, ranks, values, fit, published, floor, color, y):
+    keep = np.asarray(values) > floor
+    ax.plot(np.asarray(ranks)[keep], np.asarray(values)[keep], '.', markersize=3, color=color)
+    known = f' ({published:.2f})' if np.isfinite(published) else ''
+    ax.text(.03, y, law_text(fit) + known, transform=ax.transAxes, fontsize=6.5, color=color)
+    if not fit.holds: return
+    n = np.array([fit.window[0] + 1, min(fit.window[1], max(ranks))], float)
+    ax.plot(n, np.exp(fit.intercept)*n**-fit.exponent, color='black', linewidth=.8)

@@ -13,6 +13,7 @@ from .model import prune
 from .published import published_accuracy,published_prune,published_spectrum
 from ..instruments import Instrument,Number,as_subject,test_images
 from ..models import read
+from ..state import stream
 from ..probes.spectra import power_law
 
 # %% ../../nbs/hebbian/05_instruments.ipynb #55113a16
@@ -49,11 +50,13 @@ class PruningProbe(Instrument):
 
 # %% ../../nbs/hebbian/05_instruments.ipynb #8711e244
 class PublishedAccuracyProbe(Instrument):
-    "Test accuracy with batch norms in training mode; see `published_accuracy`."
+    "Test accuracy with batch norms in training mode, on mixed batches; see `published_accuracy`."
     probe = 'classifier'
     def measure(self, subject, data, *, seed=0):
-        return dict(accuracy=published_accuracy(as_subject(subject).model, test_images(data)))
-    def setting(self, result): return dict(norms='batch')
+        split = test_images(data)
+        mixed = torch.randperm(len(split), generator=stream(0, 'mixed batches'))
+        return dict(accuracy=published_accuracy(as_subject(subject).model, split[mixed]))
+    def setting(self, result): return dict(norms='batch', batches='mixed')
     def numbers(self, result): yield Number('test_accuracy', result['accuracy'])
 
 # %% ../../nbs/hebbian/05_instruments.ipynb #3f3a1e0a
@@ -70,4 +73,6 @@ class PublishedSpectrumProbe(Instrument):
         with torch.no_grad(): h = torch.cat([read(subject.model, x).hidden.cpu() for x, _, _ in batches])
         return power_law(published_spectrum(h, split.x[:1000].mean().item()), tuple(self.window))
     def setting(self, result): return dict(input='images', layer='hidden', precision='float32')
-    def numbers(self, result): yield Number('exponent', result.exponent)
+    def numbers(self, result):
+        yield Number('exponent', result.exponent, flags=result.flags)
+        yield Number('r2', result.r2)

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['Report', 'read_report', 'read_reports', 'values', 'over_seeds', 'published', 'labels', 'colors', 'Page', 'table',
-           'number', 'run_table', 'settings_table', 'times_table', 'claims_page', 'predictions_page', 'each',
-           'write_report']
+           'number', 'run_table', 'settings_table', 'times_table', 'each', 'write_report', 'small_png']
 
 # %% ../../nbs/lab/08_report.ipynb #5e86b399
-import json,math,os,tempfile
+import base64,io,json,math,os,tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..core import check,write_atomic
 from ..store import read_table
 from .claims import short_settings
 from .families import Family,families
-from .verdicts import VERDICTS,count_verdicts,seed_interval
+from .intervals import interval,spreads
 from .units import own_kernel
 from ..figures.seeds import Range
 
@@ -35,7 +34,11 @@ class Report:
     hardware:list               # machines
     starred:tuple = ()          # models of which a reader has to know something: a star in every figure
     @property
-    def name(self): return f'{self.config["profile"]} on {self.data}'
+    def name(self): return f'{self.config["profile"]} on {self.data_name}'
+    @property
+    def data_name(self):
+        named = self.family.about.get('data', {}).items()
+        return next((name for pattern, name in named if fnmatch(self.data, pattern)), self.data)
     @property
     def data(self): return self.config['params']['data']
     @property
@@ -115,18 +118,19 @@ def values(
 def over_seeds(
     x,                  # numbers, or points × numbers; NaN for a seed that lacks one
     published=math.nan, # a number, or the ends of a range
-    flagged:bool=False, # a reader has to know something about it
+    flags:tuple=(),     # what a reader has to know about it
+    scale:str='real',   # one of `intervals.SCALES`
 )->Range: # mean and interval
-    "Mean over the seeds, with its interval where there are at least two."
+    "Mean over the seeds, with its interval where there are at least three."
     x = np.atleast_2d(np.asarray(x, float))
-    ends = [_mean_and_interval(row[np.isfinite(row)]) for row in x]
-    return Range(*(np.array(e) if len(x) > 1 else e[0] for e in zip(*ends)), published, flagged)
+    ends = [_mean_and_interval(row[np.isfinite(row)], scale) for row in x]
+    return Range(*(np.array(e) if len(x) > 1 else e[0] for e in zip(*ends)), published, flags)
 
 # %% ../../nbs/lab/08_report.ipynb #41b14d1b
-def _mean_and_interval(x):
+def _mean_and_interval(x, scale):
     if len(x) == 0: return math.nan, math.nan, math.nan
-    low, high = seed_interval(x[:, None]) if len(x) > 1 else ([math.nan], [math.nan])
-    return float(x.mean()), float(low[0]), float(high[0])
+    ends = interval(spreads(x[:, None])[0][0], scale) if len(x) > 2 and x.std() else (math.nan, math.nan)
+    return float(x.mean()), *ends
 
 # %% ../../nbs/lab/08_report.ipynb #1dd6c9f0
 def published(
@@ -196,7 +200,7 @@ def run_table(
 )->Page: # what was run, where, by which code
     "Seeds, changes, machines, versions and commits of a run."
     config, units = report.config, report.units
-    facts = dict(profile=config['profile'], data=report.data)
+    facts = dict(profile=config['profile'], data=report.data_name)
     facts['seeds'] = ', '.join(map(str, report.seeds)) or 'none has ended yet'
     facts['changed'] = ', '.join(f'{k}={v}' for k, v in config['overrides'].items()) or 'nothing'
     for i, m in enumerate(report.hardware): facts[f'machine {i + 1}'] = _machine(m)
@@ -226,14 +230,17 @@ def _code(done):
 def settings_table(
     report:Report, # of a run
 )->Page: # this run beside the profile `paper`
-    "The settings in which a run differs from the paper."
+    "The settings in which a run differs from the paper, and which of them were chosen after a look at results."
     params, profiles, models = report.config['params'], report.family.profiles, report.family.models
     paper, single = profiles.get('paper', {}), profiles.get(report.config['profile'], {}).get('training', {})
-    rows = [(k, params[k], v) for k, v in paper.items() if k in params and params[k] != v]
-    for m, own in single.items():
-        for k, v in own.items(): rows.append((f'{k} of {m}', v, models[m].get(k, paper.get(k, '–'))))
+    rows = [(k, params[k], v, '') for k, v in paper.items() if k in params and params[k] != v]
+    for m, about in models.items():
+        own = single.get(m, {})
+        if 'after' in about and 'lr' not in own: rows.append((f'lr of {m}', about['lr'], '–', about['after']))
+        for k, v in own.items():
+            if k != 'after': rows.append((f'{k} of {m}', v, about.get(k, paper.get(k, '–')), own.get('after', '')))
     if not rows: return Page('All settings are those of the paper.')
-    return table(pd.DataFrame(rows, columns=['setting', 'run', 'paper']))
+    return table(pd.DataFrame(rows, columns=['setting', 'run', 'paper', 'chosen after a look, because']))
 
 # %% ../../nbs/lab/08_report.ipynb #b3b9defa
 def times_table(
@@ -254,37 +261,6 @@ def times_table(
 def _resumed(units):
     again, waiting = int((units.executions - 1).sum()), int((units.state != 'done').sum())
     return ', '.join([f'{again} executed again']*bool(again) + [f'{waiting} not done']*bool(waiting)) or 'no'
-
-# %% ../../nbs/lab/08_report.ipynb #d76cbf73
-def claims_page(
-    report:Report, # of a run
-)->Page: # counts, then the decided, then the others
-    "The verdicts on what the paper states."
-    if not len(report.claims): return Page('No claim has been judged yet.')
-    claims = report.claims[report.claims.ledger == 'paper']
-    blocks = [count_verdicts(claims) + '.']
-    columns = ['statement', 'published', 'measured', 'interval', 'reason']
-    for v in DECIDED:
-        group = claims[claims.verdict == v]
-        if len(group): blocks += [f'**{len(group)} {VERDICTS[v]}**', table(group[columns])]
-    rest = claims[~claims.verdict.isin(DECIDED)].groupby(['verdict', 'reason'], sort=False)
-    folded = [f'- {v} – {why}: {len(group)}, ' + ', '.join(f'`{i}`' for i in group.id) for (v, why), group in rest]
-    return Page('\n\n'.join([*blocks, '\n'.join(folded)]))
-
-# %% ../../nbs/lab/08_report.ipynb #3b4218d7
-DECIDED = ('holds', 'fails', 'undecided')
-
-# %% ../../nbs/lab/08_report.ipynb #3c571c70
-def predictions_page(
-    report:Report, # of a run
-)->Page: # counts, then a table for each source
-    "The verdicts on our own predictions, grouped by what they follow from."
-    if not len(report.claims): return Page('No prediction has been judged yet.')
-    claims = report.claims[report.claims.ledger == 'ours'].rename(columns=dict(published='predicted'))
-    blocks = [count_verdicts(claims, 'predictions') + '.']
-    columns = ['statement', 'predicted', 'measured', 'interval', 'verdict', 'reason']
-    for source, group in claims.groupby('source', sort=False): blocks += [f'*{source}.*', table(group[columns])]
-    return Page('\n\n'.join(blocks))
 
 # %% ../../nbs/lab/08_report.ipynb #b32a287f
 def each(
@@ -324,13 +300,27 @@ def _with_parameters(cells): # the cell with the values in place of the one with
     tagged['parameters']['source'] = ['#| hide\n', *given['source']]
     return [c for c in cells if c is not given]
 
+# %% ../../nbs/lab/08_report.ipynb #071bbbe9
+def small_png(
+    picture:str, # base64, as notebooks hold it
+)->str: # likewise
+    "Bring a picture to a palette of 64 colours."
+    from PIL import Image
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        flat = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image.convert('RGBA')).convert('RGB')
+    out = io.BytesIO()
+    flat.quantize(64, dither=Image.Dither.NONE).save(out, 'PNG', optimize=True)
+    return base64.b64encode(out.getvalue()).decode('ascii')
+
 # %% ../../nbs/lab/08_report.ipynb #083fbc82
 def _bare(cell):
     cell = cell | dict(metadata={}, source=''.join(cell['source']))
     if cell['cell_type'] == 'code':
         outputs = [o for o in cell['outputs'] if o.get('name') != 'stderr']
         for output in outputs:
+            data = output.get('data', {})
             if 'execution_count' in output: output['execution_count'] = None
-            if {'text/markdown', 'image/png'} & {*output.get('data', {})}: output['data'].pop('text/plain', None)
+            if {'text/markdown', 'image/png'} & {*data}: data.pop('text/plain', None)
+            if 'image/png' in data: data['image/png'] = small_png(data['image/png'])
         cell |= dict(outputs=outputs, execution_count=None)
     return cell

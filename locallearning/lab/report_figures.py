@@ -9,18 +9,39 @@ __all__ = ['draw_curves', 'draw_training', 'draw_beside', 'draw_worst', 'draw_cr
 import math,re
 import numpy as np
 from .report import Report,colors,labels,over_seeds,published,values
+from ..figures.probes import r2_text
 from ..figures.seeds import plot_bands,plot_beside,plot_quartiles,plot_ranks
 
 # %% ../../nbs/lab/09_report_figures.ipynb #34e125fe
 def draw_curves(
     report:Report,  # of a run
-    attacks:dict,   # key → title, one row each
+    attacks:dict,   # key → title, two rows each
     sides:dict,     # title → keys of models, one column each
 ):
-    "Relative accuracy over the radius."
-    curve = lambda attack: values(report, 'accuracy_curve', 'relative_accuracy', dict(attack=attack), 'eps')
-    grid = {title: _panels(report, curve(attack), sides) for attack, title in attacks.items()}
-    return plot_bands(grid, colors(report), f'eps ({_space(report)})', 'relative accuracy')
+    "Relative accuracy over the radius, and below it accuracy over all images, where the tables say it."
+    grid, ylabels = {}, []
+    for attack, title in attacks.items():
+        for what, found in _accuracies(report, attack).items():
+            grid[title if what == 'relative accuracy' else f'{title}, all images'] = _panels(report, found, sides)
+            ylabels.append(what)
+    factor = _in_255ths(report)
+    second = ('eps as x/255 of the range of pixels', factor) if factor else None
+    return plot_bands(grid, colors(report), f'eps ({_space(report)})', ylabels, second=second)
+
+# %% ../../nbs/lab/09_report_figures.ipynb #de41fac9
+def _accuracies(report, attack): # label of an axis → model and eps × seeds
+    relative = values(report, 'accuracy_curve', 'relative_accuracy', dict(attack=attack), 'eps')
+    clean = values(report, 'accuracy_curve', 'clean', dict(attack=attack)).reindex(columns=relative.columns)
+    product = relative * clean.reindex(relative.index.get_level_values('model')).to_numpy()
+    absolute = values(report, 'accuracy_curve', 'accuracy', dict(attack=attack), 'eps').combine_first(product)
+    found = {'relative accuracy': relative, 'accuracy': absolute.dropna(how='all')}
+    return {what: numbers for what, numbers in found.items() if len(numbers)}
+
+# %% ../../nbs/lab/09_report_figures.ipynb #783f047f
+def _in_255ths(report): # what eps has to be multiplied by, or None
+    rows = report.measurements
+    factors = rows.value[rows.quantity == 'eps_in_255ths']
+    return float(factors.mean()) if len(factors) else None
 
 # %% ../../nbs/lab/09_report_figures.ipynb #8bfc3015
 def _curves(report, found, models):
@@ -56,38 +77,59 @@ def draw_training(
 def draw_beside(
     report:Report,  # of a run
     panels:dict,    # title → (probe, quantity, setting)
-    ylabel:str='',  # of the first panel
+    ylabel:str|list='', # of the first panel of a row; a list: of each row
     log=(),         # titles of the panels with a logarithmic axis
     ylim:tuple|None=None, # of all panels; None: each its own
     extra=(),       # further rows of the tables, such as 'data' and 'init'
+    across:int|None=None, # panels beside one another; None: all of them
 ):
     "Any quantity, one dot per model, beside what was published."
     shown = {title: _beside(report, what, extra) for title, what in panels.items()}
-    return plot_beside(shown, colors(report), ylabel, log, ylim)
+    return plot_beside(shown, colors(report), ylabel, log, ylim, across)
 
 # %% ../../nbs/lab/09_report_figures.ipynb #0ef172e8
 def _beside(report, what, extra=()): # label → `Range`, of the models that have it
     found, known = values(report, *what), published(report, *what)
     here = [m for m in [*extra, *report.family.models] if m in found.index]
-    return {label: over_seeds(found.loc[m], known.get(m, math.nan), _flagged(report, m, what[0], what[2]))
-            for m, label in labels(report, here).items()}
+    number = lambda m: over_seeds(found.loc[m], known.get(m, math.nan), _flags(report, m, *what))
+    return {label: number(m)._replace(**_straightness(report, m, *what)) for m, label in labels(report, here).items()}
 
 # %% ../../nbs/lab/09_report_figures.ipynb #e9316249
-def _flagged(report, model, probe, setting):
+def _flags(report, model, probe, quantity, setting): # of any seed, in their own words
     rows = report.measurements
-    rows = rows[(rows.model == model) & (rows.probe == probe) & (rows['flags'] != '')]
-    return any(setting.items() <= keys.items() for keys in rows['keys'])
+    rows = rows[(rows.model == model) & (rows.probe == probe) & (rows.quantity == quantity)]
+    same = [keys == setting for keys in rows['keys']]
+    return tuple(sorted({f for text in rows['flags'][same] for f in text.split(';') if f}))
+
+# %% ../../nbs/lab/09_report_figures.ipynb #dd2da481
+def _straightness(report, model, probe, quantity, setting): # what a `Range` says of an exponent
+    if (probe, quantity) != ('spectrum', 'exponent'): return {}
+    from locallearning.probes.spectra import NO_POWER_LAW,POWER_LAW_R2 # brings torch, which tables do not need
+    r2 = _mean(values(report, probe, 'r2', setting), model)
+    apart = f'{NO_POWER_LAW}: R² below {POWER_LAW_R2}' if r2 < POWER_LAW_R2 else 'R² unknown' if math.isnan(r2) else ''
+    others = tuple(f for f in _flags(report, model, probe, quantity, setting) if f != NO_POWER_LAW)
+    return dict(note=r2_text(r2), apart=apart, flags=others)
+
+# %% ../../nbs/lab/09_report_figures.ipynb #3bd068ac
+def _mean(found, model): # over the seeds; NaN where the tables have no such number
+    return over_seeds(found.loc[model]).middle if model in found.index else math.nan
 
 # %% ../../nbs/lab/09_report_figures.ipynb #8e9f7d54
 def draw_worst(
     report:Report, # of a run
 ):
-    "Relative accuracy of the worst case over several attacks, one panel a radius."
-    rows = report.measurements
-    radii = {keys['radius']: keys for keys in rows['keys'][(rows.probe == 'worst_case')]}
+    "Relative accuracy of the worst case, one panel a radius, and below it accuracy over all images."
+    rows, factor = report.measurements, _in_255ths(report)
+    rows = rows[rows.probe == 'worst_case']
+    radii = {keys['radius']: keys for keys in rows['keys']}
     order = sorted(radii, key=lambda r: float(radii[r]['eps']))
-    panels = {f'{r}: eps = {radii[r]["eps"]}': ('worst_case', 'relative_accuracy', radii[r]) for r in order}
-    return draw_beside(report, panels, 'relative accuracy', ylim=(-.03, 1.03))
+    pixels = lambda eps: f' ≈ {factor*float(eps):.2g}/255' if factor else ''
+    tell = lambda r: f'eps = {radii[r]["eps"]}{pixels(radii[r]["eps"])}'
+    shown = {'relative_accuracy': '', 'accuracy': ', all images'}
+    shown = {quantity: words for quantity, words in shown.items() if (rows.quantity == quantity).any()}
+    panels = {f'{r}{words}\n{tell(r)}': ('worst_case', q, radii[r]) for q, words in shown.items() for r in order}
+    ylabels = [q.replace('_', ' ') for q in shown]
+    return draw_beside(report, panels, ylabels, ylim=(-.03, 1.03), across=len(order))
 
 # %% ../../nbs/lab/09_report_figures.ipynb #e51a6fad
 def draw_critical(
@@ -95,13 +137,28 @@ def draw_critical(
     attacks:dict,   # key → title, one panel each
 ):
     "Critical norms beside the published ones: quartiles, and the interval of the median."
-    panels = {title: _quartiles(report, dict(attack=attack)) for attack, title in attacks.items()}
-    return plot_quartiles(panels, colors(report), f'critical norm ({_space(report)})')
+    from locallearning.robustness.instruments import ON_GRID # brings torch, which tables do not need
+    gridded = {attack: _on_grid(report, attack, ON_GRID) for attack in attacks}
+    panels = {title + f', {ON_GRID}'*gridded[attack]: _quartiles(report, dict(attack=attack), ON_GRID)
+              for attack, title in attacks.items()}
+    as_published = report.config['profile'] == 'paper' and not report.config['overrides'] and all(gridded.values())
+    known = 'published' if as_published else 'published, other grid'
+    return plot_quartiles(panels, colors(report), f'critical norm ({_space(report)})', known)
+
+# %% ../../nbs/lab/09_report_figures.ipynb #023d8dc0
+def _on_grid(report, attack, flag):
+    "Was this critical norm read off a grid? A flag or the setting says so, or the pattern that gave the attack its short name."
+    patterns = report.family.about.get('names', {}).get('critical_norm', {})
+    named = any(name == f'attack={attack}' and 'method=grid' in pattern for pattern, name in patterns.items())
+    rows = report.measurements[report.measurements.probe == 'critical_norm']
+    rows = rows[[keys.get('attack') == attack for keys in rows['keys']]]
+    return named or any(k.get('method') == 'grid' for k in rows['keys']) or any(flag in f.split(';') for f in rows['flags'])
 
 # %% ../../nbs/lab/09_report_figures.ipynb #f38bac5e
-def _quartiles(report, setting):
+def _quartiles(report, setting, said): # `said`: a flag that the title of the panel has already
     boxes = [_beside(report, ('critical_norm', q, setting)) for q in ('q1', 'median', 'q3')]
-    return {label: tuple(box[label] for box in boxes) for label in boxes[1]}
+    rest = lambda r: r._replace(flags=tuple(f for f in r.flags if f != said))
+    return {label: tuple(rest(box[label]) for box in boxes) for label in boxes[1]}
 
 # %% ../../nbs/lab/09_report_figures.ipynb #73a1e4e6
 def draw_spectra(
@@ -114,14 +171,15 @@ def draw_spectra(
     first, *_ = series = {k: values(report, 'spectrum', 'relative_eigenvalue', dict(input=k), 'rank') for k in windows}
     has = {k: set(found.index.get_level_values(0)) for k, found in series.items()}
     here = [m for m in [*extra, *report.family.models] if m in has[first]]
-    grid = {label: {k: _spectrum(report, found, m, k) for k, found in series.items() if m in has[k]}
+    grid = {label: {k: _spectrum(report, found, m, k, windows[k]) for k, found in series.items() if m in has[k]}
             for m, label in labels(report, here).items()}
-    return plot_ranks(grid, windows, colors)
+    return plot_ranks(grid, colors)
 
 # %% ../../nbs/lab/09_report_figures.ipynb #aded785a
-def _spectrum(report, found, m, kind): # as `plot_ranks` takes it
+def _spectrum(report, found, m, kind, window): # as `plot_ranks` takes it
+    from locallearning.probes.spectra import PowerLaw # brings torch, which tables do not need
     setting = dict(input=kind)
+    fitted = (_mean(values(report, 'spectrum', q, setting), m) for q in ('exponent', 'r2', 'intercept'))
     known = published(report, 'spectrum', 'exponent', setting).get(m, math.nan)
-    exponent = over_seeds(values(report, 'spectrum', 'exponent', setting).loc[m], known)
-    intercept = over_seeds(values(report, 'spectrum', 'intercept', setting).loc[m]).middle
-    return found.loc[m].index.to_numpy(), np.atleast_1d(over_seeds(found.loc[m]).middle), exponent, intercept
+    eigenvalues = np.atleast_1d(over_seeds(found.loc[m]).middle)
+    return found.loc[m].index.to_numpy(), eigenvalues, PowerLaw(*fitted, tuple(window)), known

@@ -31,6 +31,8 @@ class LayerSpectrum(NamedTuple):
     layer:str          # as it was asked for
     @property
     def whole(self)->Spectrum: return self.spectra[max(self.spectra)]
+    @property
+    def flags(self)->tuple: return self.fit.flags if self.fit else ()
 
 # %% ../../nbs/probes/02_instruments.ipynb #f5f2ce42
 INPUTS = ('images', 'training', 'noise')
@@ -74,7 +76,9 @@ class SpectrumProbe(Instrument):
     def numbers(self, result):
         fit, values = result.fit, np.asarray(result.whole.values)
         if fit:
-            for quantity in ('exponent', 'r2', 'intercept'): yield Number(quantity, getattr(fit, quantity))
+            yield Number('exponent', fit.exponent, flags=fit.flags)
+            yield Number('r2', fit.r2)
+            yield Number('intercept', fit.intercept, flags=fit.flags)
             yield Number('first_rank', fit.window[0] + 1)
             yield Number('last_rank', fit.window[1])
         yield Number('dimension', result.dimension)
