@@ -28,6 +28,7 @@ _MODULES = {
     'robustness.curves': 'accuracy_curve critical_norm compare_protocols Curve Critical',
     'robustness.worst': 'worst_case WorstCase standard_attacks Transfer',
     'robustness.instruments': 'AccuracyProbe CriticalProbe WorstCaseProbe ClassifierProbe Classified',
+    'robustness.radii': 'RadiiProbe Radii in_255ths',
     'probes.spectra': 'spectrum Spectrum power_law PowerLaw size_sweep resampled_spectra effective_dimension',
     'probes.landscapes': 'jacobian_norm plane Plane landscape Landscape decision_map Decision landscape_quantiles '
                          'Quantiles',

@@ -83,14 +83,15 @@ def plot_beside(
     ylabel:str|list='', # of the first panel of a row; a list: of each row
     log=(),           # titles of the panels with a logarithmic axis
     ylim:tuple=None,  # of all panels; None: each its own
-    across:int=None,  # panels beside one another; None: all of them
+    across:int=None,  # panels beside one another; None: all of them, or two where there are notes
 )->Figure: # one panel per title
     "What was measured, with its interval, beside what was published."
-    across = across or len(panels)
-    down = math.ceil(len(panels)/across)
     shown = [r for models in panels.values() for r in models.values()]
-    height = 3. if any(r.note for r in shown) else 2.4  # notes stand below the panels
-    fig, grid = axes(rows=down, cols=across, width=DOUBLE, height=.3 + height*down)
+    noted = any(r.note for r in shown)  # notes stand below the panels and need room
+    across = across or min(len(panels), 2 if noted else len(panels))
+    down = math.ceil(len(panels)/across)
+    size = dict(width=DOUBLE, height=.3 + (3. if noted else 2.4)*down)
+    fig, grid = axes(rows=down, cols=across, **size)
     signs, dots = _signs(shown), _dots(shown)
     for ax, (title, models) in zip(grid.flat, panels.items()):
         for i, (label, look) in enumerate(looks(models, colors).items()):
