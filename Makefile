@@ -20,7 +20,7 @@ help:
 	@echo 'make test         nbdev_export, nbdev_clean, nbdev_test and pytest; each is also a target of its own'
 	@echo 'make notebook     open Jupyter on the notebooks'
 	@echo 'make docs         build the site (needs Quarto for the last step)'
-	@echo 'make report       make the page of the reproduction report from the tables in reports/'
+	@echo 'make report       judge the tables in reports/ anew and make the pages of the report from them/'
 	@echo 'make figure       copy figure 1 of what make reproduce made into nbs/images, for the README'
 	@echo 'make readme       write README.md from nbs/index.ipynb'
 	@echo 'make constraints  write the installed set to constraints.txt'

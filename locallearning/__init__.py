@@ -42,7 +42,8 @@ _MODULES = {
                          'published_accuracy published_spectrum',
     'hebbian.instruments': 'ConvergenceProbe PruningProbe PublishedAccuracyProbe PublishedSpectrumProbe',
     'figures.style': 'save_figure',
-    'figures.robustness': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness',
+    'figures.robustness': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness '
+                          'plot_robust_accuracy',
     'figures.probes': 'plot_spectrum plot_spectra plot_landscapes plot_quantiles',
     'figures.layers': 'plot_tiles plot_variances plot_layer plot_history',
     'lab.runs': 'Run',

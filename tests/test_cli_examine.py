@@ -71,8 +71,8 @@ def test_models_of_every_kind_are_evaluated_side_by_side(call, tmp_path):
     code, out, err = call('evaluate', 'bp', 'kh.safetensors', *CONV, '--n', 50, '--eps', '0,8/255,.1', '--attack', 'PGD(steps=3)', '--attack', 'FGSM()', '--no-critical', '--device', 'cpu', '--out', tmp_path/'out')
     assert code == 0 and err == '' and widest(out) <= 110
     rows = [line.split()[0] for line in out.splitlines() if line.startswith('  ')]
-    assert rows == ['model', 'bp', 'kh', 'conv']*3 and out.splitlines()[1:13:5] == ['PGD(steps=3)', 'FGSM()', 'worst case'] and '0.0314' in out
-    assert 'critical:' not in out
+    assert rows == ['model', 'bp', 'relative', 'kh', 'relative', 'conv', 'relative']*3 and '0.0314' in out
+    assert out.splitlines()[2:26:8] == ['PGD(steps=3)', 'FGSM()', 'worst case'] and 'critical:' not in out and 'x/255' not in out
     assert sorted(p.name for p in (tmp_path/'out'/'figures').iterdir()) == ['evaluation.pdf', 'evaluation.png', 'evaluation.svg']
     frame = pd.read_csv(tmp_path/'out'/'results'/'measurements.csv')
     assert set(frame.model) == {'bp', 'kh', 'conv'} and set(frame.probe) == {'accuracy_curve', 'worst_case'} and set(frame.space) == {'pixel'}
@@ -90,7 +90,7 @@ def test_the_same_request_finds_its_parts_and_another_has_another_folder(call, t
 
 def test_the_standard_set_with_a_surrogate(call, tmp_path):
     code, out, err = call('evaluate', 'bp', *CONV, '--attack', 'standard(steps=2, restarts=1, queries=10, targets=2)', '--surrogate', 'bp', '--n', 30, '--eps', '.02,.1', '--device', 'cpu', '--out', tmp_path)
-    assert code == 0 and out.splitlines()[1] == 'worst case'
+    assert code == 0 and out.splitlines()[2] == 'worst case'
     attacks = {m: pd.read_csv(tmp_path/'results'/f'worst_case-{m}.csv').attack.str.partition('(')[0].unique().tolist() for m in ('bp', 'conv')}
     assert attacks == dict(bp=['PGD', 'APGD', 'Square'], conv=['PGD', 'APGD', 'Square', 'Transfer'])
 
@@ -109,7 +109,13 @@ def test_examples_of_one_model_are_tried_on_others(call, tmp_path):
 
 def test_a_model_of_unit_images_can_be_measured_in_its_own_space(call, tmp_path):
     code, out, err = call('evaluate', 'kh.safetensors', '--space', 'lp_unit(p=3)', '--n', 20, '--eps', '0,.01', '--no-critical', '--device', 'cpu', '--out', tmp_path)
-    assert code == 0 and set(pd.read_csv(tmp_path/'results'/'measurements.csv').space) == {'lp_unit(p=3)'}
+    frame = pd.read_csv(tmp_path/'results'/'measurements.csv')
+    assert code == 0 and set(frame.space) == {'lp_unit(p=3)'}
+    [steps] = frame[frame.quantity == 'eps_in_255ths'].value
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.startswith('  ')}
+    assert 255 < steps < 2550 and lines['x/255'] == [f'{.01*steps:.3g}'] and 'x/255: the radius in 255ths' in out
+    clean, hit = map(float, lines['kh'])
+    assert float(lines['relative'][0]) == pytest.approx(hit/clean, abs=2e-3)
 
 
 def test_an_attack_that_leaves_the_box_is_said_to_and_the_rest_is_measured(call, tmp_path):

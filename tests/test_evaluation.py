@@ -178,7 +178,9 @@ def test_another_model_radius_or_seed_is_another_request(tmp_path, data, subject
 
 def test_the_table_has_a_line_for_each_attack_and_model(found):
     frame = found.table()
-    assert list(frame.columns) == ['attack', 'model', 'clean', '0.02', '0.05', 'critical_norm', 'never_broken', 'flags'] and len(frame) == 8
+    columns = ['attack', 'model', 'clean', '0.02', '0.05', 'relative_0.02', 'relative_0.05', 'critical_norm', 'never_broken', 'flags']
+    assert list(frame.columns) == columns and len(frame) == 8
+    for eps in ('0.02', '0.05'): np.testing.assert_allclose(frame[eps], frame['clean']*frame[f'relative_{eps}'])
     worst = frame[frame.attack == 'worst case'].set_index('model')
     for attack in ('FGSM()', 'PGD(steps=3)'): assert (worst['0.05'] <= frame[frame.attack == attack].set_index('model')['0.05']).all()
 
@@ -212,6 +214,17 @@ def test_examples_do_to_their_model_what_the_attack_did(examples, data, subjects
     assert np.array_equal(own.right, found.attacks['PGD(steps=3)']['a'][0].right[1:]) and own.eps.tolist() == EPS[1:]
     assert (own.relative <= other.relative).all() and own.n == 60 and not moved.worst
     assert len(moved.table()) == 2
+
+
+def test_a_scaled_space_says_what_its_radii_are_in_255ths(data, subjects, found):
+    scaled = data.in_space('lp_unit', p=3)
+    own = evaluate_models(subjects[:1], scaled, ['FGSM()'], [.01], n=20, critical=False)
+    moved = evaluate_examples(subjects[:1], scaled, make_examples(subjects[0], scaled, 'FGSM()', [.01], n=20))
+    factor = np.median(255/attacked_images(scaled, 20).bounds[1].numpy())
+    assert own.in_255ths == pytest.approx(factor) and moved.in_255ths == own.in_255ths and found.in_255ths is None
+    for evaluation in (own, moved):
+        [row] = [r for r in evaluation.rows if r['quantity'] == 'eps_in_255ths']
+        assert (row['model'], row['setting'], row['value']) == ('data', 'n=20', own.in_255ths)
 
 
 def test_examples_are_made_of_images_that_the_model_gets_wrong_too(examples, data, subjects):

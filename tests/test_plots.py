@@ -51,13 +51,15 @@ def history(): return Result(rows=[dict(epoch=e, split=s, quantity=q, value=1/(1
 weights = np.random.default_rng(0).normal(size=(20, 48))
 SIZES = [10, 50, 200]
 CALLS = {  # name → (function, positional arguments, keywords, panels, width)
-    'curve': (P.plot_curve, [curve()], {}, 1, SINGLE),
+    'curve': (P.plot_curve, [curve()], {}, 2, DOUBLE),
     'curves': (P.plot_curves, [{m: curve(.1 + i) for i, m in enumerate(MODELS)}, COLORS], dict(relative=True, log=True), 1, SINGLE),
+    'both accuracies': (P.plot_curves, [{m: curve(.1 + i) for i, m in enumerate(MODELS)}, COLORS], dict(log=True, in_255ths=1092.), 2, DOUBLE),
     'critical': (P.plot_critical, [{m: critical() for m in MODELS}, COLORS], {}, 1, SINGLE),
-    'perturbations': (P.plot_perturbations, [{a: {m: (curve(), critical()) for m in MODELS} for a in ('RP', 'FGSM', 'PGD')}, COLORS], {}, 6, DOUBLE),
+    'perturbations': (P.plot_perturbations, [{a: {m: (curve(), critical()) for m in MODELS} for a in ('RP', 'FGSM', 'PGD')}, COLORS], dict(in_255ths=1092.), 9, DOUBLE),
     'worst': (P.plot_perturbations, [{a: {m: (curve(), critical()) for m in MODELS} for a in ('RP', 'PGD')}, COLORS],
-              dict(marks={'PGD': {m: worst() for m in MODELS}}), 4, DOUBLE),
+              dict(marks={'PGD': {m: worst() for m in MODELS}}), 6, DOUBLE),
     'accuracy_robustness': (P.plot_accuracy_robustness, [{a: {m: (.5 + i/50, critical()) for i, m in enumerate(MODELS)} for a in ('RP', 'PGD')}], {}, 2, DOUBLE),
+    'robust_accuracy': (P.plot_robust_accuracy, [{a: {m: (.5 + i/50, .3) for i, m in enumerate(MODELS)} for a in ('small', 'large')}, COLORS], {}, 2, DOUBLE),
     'spectrum': (P.plot_spectrum, [spectrum(), fit()], {}, 1, SINGLE),
     'spectra': (P.plot_spectra, [{r: {c: {m: spectrum(m) for m in SIZES} for c in ('CIFAR', 'noise')} for r in ('data', 'KH')},
                                  {r: {c: fit() for c in ('CIFAR', 'noise')} for r in ('data', 'KH')}], {}, 4, DOUBLE),
@@ -238,6 +240,44 @@ def test_units_that_never_vary_are_drawn_as_nothing():
     fig = P.plot_spectrum(np.zeros(10))
     assert len(fig.axes[0].lines[0].get_xdata()) == 0
     render(fig, 'png')
+
+
+def test_accuracy_of_all_images_stands_before_the_relative_one():
+    both, row = P.plot_curves({'a': curve()}), P.plot_perturbations({'PGD': {'a': (curve(), critical())}})
+    for fig in (both, row):
+        left, right = fig.axes[:2]
+        assert (left.get_ylabel(), right.get_ylabel()) == ('accuracy', 'relative accuracy')
+        assert left.lines[0].get_ydata() == pytest.approx(.9*right.lines[0].get_ydata())
+    for relative, factor in ((True, 1), (False, .9)):
+        [ax] = P.plot_curves({'a': curve()}, relative=relative).axes
+        assert ax.lines[0].get_ydata()[0] == pytest.approx(factor)
+    [ax] = P.plot_curves({'a': curve()}, ax=P.plot_curves({'b': curve()}, relative=False).axes[0]).axes
+    assert ax.get_ylabel() == 'accuracy', 'one panel has room for one of them'
+
+
+@pytest.mark.parametrize('log', [True, False])
+def test_a_radius_can_be_read_in_255ths(log):
+    fig = P.plot_curves({'a': curve()}, log=log, in_255ths=400.)
+    fig.draw_without_rendering()
+    for ax in fig.axes:
+        [above] = ax.child_axes
+        assert above.get_xlim() == pytest.approx([400*x for x in ax.get_xlim()]) and 'x/255' in above.get_xlabel()
+    assert not any(ax.child_axes for ax in P.plot_curves({'a': curve()}).axes)
+
+
+def test_a_model_looks_the_same_under_every_attack_and_a_doubt_stands_above_its_row():
+    pair = lambda flags=(): (curve(flags=flags), critical())
+    fig = P.plot_perturbations({'RP': {m: pair() for m in MODELS}, 'PGD': {m: pair(('survivors',)*(m == 'L2')) for m in MODELS[1:]}})
+    look = lambda ax: {line.get_label().removesuffix(' †'): (line.get_color(), line.get_marker()) for line in ax.lines}
+    assert look(fig.axes[3]) == {m: v for m, v in look(fig.axes[0]).items() if m != 'KH'}
+    assert [ax.get_title(loc='left') for ax in fig.axes[::3]] == ['RP', 'PGD   † L2']
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == MODELS and 'misled' in fig.legends[0].get_title().get_text()
+
+
+def test_robust_accuracy_over_clean_accuracy_is_hollow_where_masked():
+    fig = P.plot_robust_accuracy({'small': {'a': (.9, .5), 'b': (.8, .6)}, 'large': {'a': (.9, .1), 'b': (.8, .3)}}, masked={'large': ['a']})
+    points = [{line.get_label(): (tuple(line.get_xydata()[0]), line.get_markerfacecolor() == 'white') for line in ax.lines[:2]} for ax in fig.axes]
+    assert points == [dict(a=((.9, .5), False), b=((.8, .6), False)), dict(a=((.9, .1), True), b=((.8, .3), False))]
 
 
 def test_a_masked_worst_case_is_hollow_and_named():

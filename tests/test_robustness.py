@@ -8,13 +8,16 @@ from torch import nn
 from locallearning.attacks.gradient import FGSM, PGD, GaussianNoise
 from locallearning.attacks.losses import margin
 from locallearning.core import COLUMNS, InputError
+from locallearning.data import load
 from locallearning.splits import Split
 from locallearning.models import SHLP
-from locallearning.instruments import rows_of
+from locallearning.instruments import rows_of, test_images as images_of
 from locallearning.robustness.instruments import AccuracyProbe, CriticalProbe
+from locallearning.robustness.radii import Radii, RadiiProbe, in_255ths
 from locallearning.robustness.target import *
 from locallearning.robustness.curves import *
 from locallearning.state import seeded, stream
+from locallearning.store import closure, store, unstore
 
 INF = (-math.inf, math.inf)
 
@@ -414,3 +417,44 @@ def test_protocols_of_different_images_are_not_compared(trained):
     model, data = trained
     a, b = (critical_norm(model, data[torch.arange(n)], FGSM(), method='grid', grid=[.1], checks=False) for n in (100, 120))
     with pytest.raises(InputError, match='different images'): compare_protocols(a, b)
+
+
+# radii in 255ths of the range of pixels
+
+@pytest.mark.parametrize('p', [2, 3])
+def test_a_step_in_a_scaled_space_moves_pixels_by_what_its_radius_is_in_255ths(p):
+    data = load('mnist5k(50, test=20)')
+    pixels, scaled = data.test, data.in_space('lp_unit', p=p).test
+    with seeded(0, 'net'): model = SHLP(784, width=20)
+    moved = FGSM()(model, scaled.x, scaled.y, .01, bounds=scaled.bounds)
+    in_pixels = moved/scaled.x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)*pixels.x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    steps = 255*(in_pixels - pixels.x).abs().flatten(1).amax(1)
+    np.testing.assert_allclose(.01*in_255ths(scaled), steps.numpy(), rtol=1e-3)
+
+
+def test_the_median_image_decides_over_the_images_that_are_attacked():
+    scaled = load('mnist5k(50, test=60)').in_space('lp_unit', p=3)
+    probe = RadiiProbe(n=25)
+    found = probe.measure(None, scaled)
+    assert found.index.tolist() == images_of(scaled, 25).index.tolist() and len(found.factors) == 25
+    [row] = rows_of(probe, found, 'data', scaled.space, 'hebbian')
+    assert (row['probe'], row['quantity'], row['setting'], row['space']) == ('images', 'eps_in_255ths', 'n=25', 'lp_unit(p=3)')
+    assert row['value'] == np.median(255*torch.as_tensor(images_of(scaled, 25).bounds[1]).double().reciprocal().numpy()) > 255
+    assert RadiiProbe().measure(None, load('mnist5k(50, test=60)')).median == 255 and RadiiProbe.needs == ''
+
+
+def test_radii_are_stored_and_read_back(tmp_path):
+    found = Radii(np.array([300., 400.]), np.array([0, 1]))
+    store(tmp_path, found, {})
+    again = unstore(tmp_path)
+    assert type(again) is Radii and again.factors.tolist() == [300, 400] and again.median == 350
+
+
+@pytest.mark.parametrize('bounds, said', [(None, 'no bounds'), (INF, 'width inf'), ((1., 1.), 'width 0'), ((0., torch.ones(3)), 'bounds of 3 numbers')])
+def test_images_without_a_box_have_no_range_of_pixels(bounds, said):
+    split = Split(torch.zeros(5, 4), torch.zeros(5, dtype=torch.long), bounds)
+    with pytest.raises(InputError, match=said): in_255ths(split)
+
+
+def test_telling_radii_makes_no_measured_curve_old():
+    assert 'locallearning.robustness.radii' not in closure(['locallearning.robustness.instruments', 'locallearning.hebbian.instruments'])

@@ -160,19 +160,36 @@ def aligned(
 def evaluation_text(
     frame,      # `Evaluation.table()`
     most:int=5, # radii that are shown
+    in_255ths:float|None=None, # an eps of 1 in 255ths of the pixel range; None: the radii are not told so
 )->str: # for the terminal
     "Write the table of an evaluation, and below it what a reader must know."
     radii, text = [c for c in frame.columns if re.fullmatch(r'[\d.e+-]+', c)], []
     keep = {radii[round(i*(len(radii) - 1)/max(1, most - 1))] for i in range(most)} if len(radii) > most else radii
-    head = lambda c: c if c == 'clean' else f'{float(c):.3g}'
-    share = lambda row, columns: {head(c): '–' if row[c] != row[c] else f'{row[c]:.3f}' for c in columns}
+    columns = [c for c in radii if c in keep]
     for what, part in frame.groupby('attack', sort=False):
-        rows = [dict(model=r['model'] + ' †'*bool(r['flags'])) | share(r, ['clean', *(c for c in radii if c in keep)])
-                | {k.split('_')[0]: r[k] for k in ('critical_norm', 'never_broken') if k in r} for r in part.to_dict('records')]
-        text += [*textwrap.wrap(what, 108), *aligned(rows)]
+        rows = [line for r in part.to_dict('records') for line in _two_lines(r, columns)]
+        steps = [_in_steps(rows, columns, in_255ths)] if in_255ths else []
+        text += [*textwrap.wrap(what, 108), *aligned(steps + rows)]
     notes = [f'† {r.model} under {r.attack}: {r.flags}' for r in frame.itertuples() if r.flags]
     notes += [f'† {why}' for why in doubts(frame['flags'])]
     return '\n'.join(text + [line for n in notes for line in textwrap.wrap(n, 108, subsequent_indent='  ')])
+
+# %% ../../nbs/command/01_examine.ipynb #0df05b15
+def _two_lines(row, radii):
+    "Accuracy over all images, and below it that of the images right without an attack, where it is known."
+    tell = lambda v: '–' if v != v else f'{v:.3f}'
+    shares = lambda prefix: {f'{float(c):.3g}': tell(row[prefix + c]) for c in radii}
+    norms = {k.split('_')[0]: row[k] for k in ('critical_norm', 'never_broken') if k in row}
+    first = dict(model=row['model'] + ' †'*bool(row['flags']), clean=tell(row['clean'])) | shares('') | norms
+    if not any(k.startswith('relative_') for k in row): return [first]
+    empty = {k: '' if v == v else v for k, v in norms.items()}
+    return [first, dict(model='  relative', clean='') | shares('relative_') | empty]
+
+# %% ../../nbs/command/01_examine.ipynb #38708204
+def _in_steps(rows, radii, factor):
+    "The line of a table that tells its radii in 255ths of the range of pixels."
+    empty = {k: '' if any(r[k] == r[k] for r in rows) else math.nan for k in rows[0]}
+    return empty | dict(model='x/255') | {f'{float(c):.3g}': f'{factor*float(c):.3g}' for c in radii}
 
 # %% ../../nbs/command/01_examine.ipynb #2e1eb070
 def doubts(
@@ -336,9 +353,14 @@ def report_evaluation(
     frame = found.table()
     run.write_table('evaluation', frame)
     for m, w in found.worst.items(): run.write_table(f'worst_case-{re.sub("[^A-Za-z0-9_.]+", "-", m)}', w.table)
-    head = f'{n} test images of {found.data.name} in space {found.data.space}: accuracy without attack and at each radius'
-    if 'critical_norm' in frame: head += ';\ncritical: median length (L2) of the perturbation that breaks an image; never: images never broken'
-    finish(run, 'evaluate', found.rows, dict(evaluation=evaluation_figure(found)), f'{head}\n{evaluation_text(frame)}')
+    images = f'{n} test images of {found.data.name} in space {found.data.space}'
+    head = [f'{images}: accuracy without attack and at each radius',
+            'relative: the share of the images right without attack that stay right']
+    if found.in_255ths: head.append('x/255: the radius in 255ths of the range of pixels, for the median image')
+    if 'critical_norm' in frame:
+        head.append('critical: median length (L2) of the perturbation that breaks an image; never: images never broken')
+    text = ';\n'.join(head) + f'\n{evaluation_text(frame, in_255ths=found.in_255ths)}'
+    finish(run, 'evaluate', found.rows, dict(evaluation=evaluation_figure(found)), text)
 
 # %% ../../nbs/command/01_examine.ipynb #a75d664c
 def probe(

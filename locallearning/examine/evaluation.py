@@ -22,6 +22,7 @@ from ..instruments import Subject,keep,rows_of
 from ..recipes import Recipe,build_recipe,parse_recipe
 from ..robustness.curves import Curve,check_grid
 from ..robustness.instruments import OUTSIDE,AccuracyProbe,attacked_images,check_attack,has_critical,try_attack
+from ..robustness.radii import RadiiProbe
 from ..robustness.target import predict
 from ..state import describe,load_tree,save_tree,stream
 
@@ -70,6 +71,7 @@ class Evaluation:
     attacks:dict            # attack → model → (`Curve`, `Critical` or None)
     worst:dict = field(default_factory=dict) # model → `WorstCase`
     rows:list = field(default_factory=list)  # measurements, see `core.measure`
+    in_255ths:float|None = None # an eps of 1 in 255ths of the pixel range, median image; None: in pixels, or unknown
     @property
     def models(self): return [*dict.fromkeys(m for found in [*self.attacks.values(), self.worst] for m in found)]
     def __repr__(self):
@@ -87,6 +89,16 @@ def _ask(found, run, instrument, subject, seed, modules, **others):
     result = keep(run, instrument, subject, found.data, seed=seed, modules=modules, **others)
     found.rows += rows_of(build_recipe(instrument, modules), result, subject.name, space=found.data.space, seed=seed)
     return result
+
+# %% ../../nbs/examine/01_evaluation.ipynb #b30f2f86
+def _tell_255ths(found, images, seed=0):
+    "Add what the radii of a scaled space are in 255ths of the range of pixels, where its images have a box."
+    boxed = bool(torch.as_tensor(images.bounds[1]).isfinite().all())
+    if found.data.space == 'pixel' or not boxed: return
+    probe = RadiiProbe(n=None)
+    radii = probe.measure(None, images)
+    found.in_255ths = radii.median
+    found.rows += rows_of(probe, radii, 'data', space=found.data.space, seed=seed)
 
 # %% ../../nbs/examine/01_evaluation.ipynb #6c1f41a4
 def evaluate_models(
@@ -118,6 +130,7 @@ def evaluate_models(
         others = {} if surrogate is None or surrogate.key == s.key else dict(surrogate=surrogate)
         probe = _probe('WorstCaseProbe', [parse_recipe(in_full(a)) for a in inside], eps=eps, **how)
         found.worst[s.name] = ask(probe, s, **others)
+    _tell_255ths(found, attacked_images(data, how.get('n', 1000)), seed)
     return found
 
 # %% ../../nbs/examine/01_evaluation.ipynb #c0826b08
@@ -129,14 +142,15 @@ def lines(self:Evaluation)->list[tuple]: # (what, model, `Curve` or `WorstCase`,
 
 # %% ../../nbs/examine/01_evaluation.ipynb #835e8e9c
 @patch
-def table(self:Evaluation): # DataFrame: attack, model, clean, one column per radius > 0, critical_norm, never_broken, flags
-    "One line per attack and model."
+def table(self:Evaluation): # DataFrame: attack, model, clean, two columns a radius > 0, critical_norm, never_broken, flags
+    "One line per attack and model: accuracy at each radius, and as `relative_…` that of the correct images."
     import pandas as pd
     def line(what, model, curve, critical):
         accuracies = {f'{e:.4g}': v for e, v in zip(curve.eps, curve.accuracy) if e > 0}
+        relative = {f'relative_{e:.4g}': v for e, v in zip(curve.eps, curve.relative) if e > 0}
         known = dict(critical_norm=critical.median, never_broken=critical.never) if critical else {}
         flags = ', '.join(all_flags(curve, critical))
-        return dict(attack=what, model=model, clean=curve.clean, **accuracies, **known, flags=flags)
+        return dict(attack=what, model=model, clean=curve.clean, **accuracies, **relative, **known, flags=flags)
     return pd.DataFrame([line(*o) for o in self.lines()])
 
 # %% ../../nbs/examine/01_evaluation.ipynb #d239c5cb
@@ -259,4 +273,5 @@ def evaluate_examples(
         curve = probe.measure(s, data)
         found.attacks.setdefault(curve.attack, {})[s.name] = curve, None
         found.rows += rows_of(probe, curve, s.name, space=data.space)
+    _tell_255ths(found, clean_images(examples, data))
     return found

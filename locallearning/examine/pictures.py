@@ -25,7 +25,8 @@ def evaluation_figure(
     colors = {m: s['color'] for m, s in styles.items()}
     for what, model, curve, critical in found.lines(): groups.setdefault(what, {})[model] = curve, critical
     alone = lambda models: not any(c for _, c in models.values())
-    cells = [c for what in sorted(groups, key=lambda g: alone(groups[g])) for c in _cells(what, groups[what], colors)]
+    order = sorted(groups, key=lambda g: alone(groups[g]))
+    cells = [c for what in order for c in _cells(what, groups[what], colors, found.in_255ths)]
     cols, rows = min(2, len(cells)), -(-len(cells) // 2)
     fig, grid = axes(rows=rows, cols=cols, width=DOUBLE if cols == 2 else SINGLE, height=.5 + 2.1*rows)
     for ax in grid.ravel()[len(cells):]: ax.set_axis_off()
@@ -37,7 +38,7 @@ def evaluation_figure(
     return fig
 
 # %% ../../nbs/examine/03_pictures.ipynb #c56e1f1c
-def _cells(what, models, colors):
+def _cells(what, models, colors, in_255ths):
     "The panels of one attack: (what draws it, title)."
     flagged = [m for m, pair in models.items() if all_flags(*pair)]
     title = '\n'.join(textwrap.wrap(what, 48)) + (f'\n† doubtful: {", ".join(flagged)}' if flagged else '')
@@ -46,7 +47,8 @@ def _cells(what, models, colors):
     masked = {m: c for m, (c, _) in models.items() if isinstance(c, WorstCase) and 'masked' in all_flags(c)}
     norms = {m: c for m, (_, c) in models.items() if c}
     def accuracies(ax):
-        plot_curves(curves, colors, legend=False, marks=masked, ax=ax)
+        plot_curves(curves, colors, False, legend=False, marks=masked, ax=ax)
+        if in_255ths: ax.set_xlabel(f'{ax.get_xlabel()[:-1]}; 1 is {in_255ths:.0f}/255)')
         _spread(ax, next(iter(curves.values())).eps)
     return [(accuracies, title)] + ([(lambda ax: plot_critical(norms, colors, ax=ax), '')] if norms else [])
 

@@ -82,7 +82,7 @@ def plot_beside(
     colors:dict=None, # label → colour
     ylabel:str|list='', # of the first panel of a row; a list: of each row
     log=(),           # titles of the panels with a logarithmic axis
-    ylim:tuple=None,  # of all panels; None: each its own
+    ylim:tuple|list=None, # of all panels, or a list: of each row; None: each panel its own
     across:int=None,  # panels beside one another; None: all of them, or two where there are notes
 )->Figure: # one panel per title
     "What was measured, with its interval, beside what was published."
@@ -98,11 +98,13 @@ def plot_beside(
             _draw_beside(ax, i, models[label], look['color'], dots)
         _name_models(ax, models, signs)
         ax.set_title(title)
-        if ylim: ax.set_ylim(ylim)
         if title in log: _plain_log(ax)
     for ax in grid.flat[len(panels):]: ax.set_visible(False)
     ylabels = [ylabel]*down if isinstance(ylabel, str) else ylabel
-    for row, text in zip(grid, ylabels): row[0].set_ylabel(text)
+    limits = ylim if isinstance(ylim, list) else [ylim]*down
+    for row, text, limit in zip(grid, ylabels, limits):
+        row[0].set_ylabel(text)
+        for ax in row if limit else (): ax.set_ylim(limit)
     kinds = _kinds(shown, dots) + _explained(signs)
     fig.legend(handles=kinds, loc='outside lower center', ncols=min(len(kinds), 3))
     return fig

@@ -90,7 +90,10 @@ def draw_boxes(
     drawn = ax.bxp(boxes, showfliers=False, patch_artist=True, widths=.6, medianprops=line)
     for box, look in zip(drawn['boxes'], looks(models, colors).values()):
         box.set(facecolor=look['color'], linewidth=.6)
-    place = dict(rotation=30, ha='right', rotation_mode='anchor') if sum(map(len, labels)) > 28 else {}
+    spec = ax.get_subplotspec()
+    inches = ax.figure.get_figwidth() / (spec.get_gridspec().ncols if spec else 1)
+    letters = 28 if inches >= SINGLE else 15  # of all names, that fit beside each other
+    place = dict(rotation=30, ha='right', rotation_mode='anchor') if sum(map(len, labels)) > letters else {}
     ax.set_xticks(range(1, len(labels) + 1), labels, **place)
 
 # %% ../../nbs/figures/00_style.ipynb #455fc9db

@@ -8,6 +8,7 @@ __all__ = ['draw_curves', 'draw_training', 'draw_beside', 'draw_worst', 'draw_cr
 # %% ../../nbs/lab/11_report_figures.ipynb #47062e00
 import math,re
 import numpy as np
+from .claims import quantity_scale
 from .report import Report,colors,labels,over_seeds,published,values
 from ..figures.probes import r2_text
 from ..figures.seeds import plot_bands,plot_beside,plot_quartiles,plot_ranks
@@ -26,7 +27,7 @@ def draw_curves(
             ylabels.append(what)
     factor = _in_255ths(report)
     second = ('eps as x/255 of the range of pixels', factor) if factor else None
-    return plot_bands(grid, colors(report), f'eps ({_space(report)})', ylabels, second=second)
+    return plot_bands(grid, colors(report), f'eps ({_space(report)})', ylabels, ylim=None, second=second)
 
 # %% ../../nbs/lab/11_report_figures.ipynb #de41fac9
 def _accuracies(report, attack): # label of an axis → model and eps × seeds
@@ -46,7 +47,7 @@ def _in_255ths(report): # what eps has to be multiplied by, or None
 # %% ../../nbs/lab/11_report_figures.ipynb #8bfc3015
 def _curves(report, found, models):
     here = [m for m in models if m in found.index.get_level_values(0)]
-    return {label: (found.loc[m].index.to_numpy(), over_seeds(found.loc[m]))
+    return {label: (found.loc[m].index.to_numpy(), over_seeds(found.loc[m], scale='share'))
             for m, label in labels(report, here).items()}
 
 # %% ../../nbs/lab/11_report_figures.ipynb #6e1de36b
@@ -91,7 +92,8 @@ def draw_beside(
 def _beside(report, what, extra=()): # label → `Range`, of the models that have it
     found, known = values(report, *what), published(report, *what)
     here = [m for m in [*extra, *report.family.models] if m in found.index]
-    number = lambda m: over_seeds(found.loc[m], known.get(m, math.nan), _flags(report, m, *what))
+    scale = quantity_scale(what[1])
+    number = lambda m: over_seeds(found.loc[m], known.get(m, math.nan), _flags(report, m, *what), scale)
     return {label: number(m)._replace(**_straightness(report, m, *what)) for m, label in labels(report, here).items()}
 
 # %% ../../nbs/lab/11_report_figures.ipynb #e9316249
@@ -129,7 +131,8 @@ def draw_worst(
     shown = {quantity: words for quantity, words in shown.items() if (rows.quantity == quantity).any()}
     panels = {f'{r}{words}\n{tell(r)}': ('worst_case', q, radii[r]) for q, words in shown.items() for r in order}
     ylabels = [q.replace('_', ' ') for q in shown]
-    return draw_beside(report, panels, ylabels, ylim=(-.03, 1.03), across=len(order))
+    tops = [values(report, 'worst_case', q, radii[order[0]]).max().max() for q in shown]
+    return draw_beside(report, panels, ylabels, ylim=[(-.03*top, 1.15*top) for top in tops], across=len(order))
 
 # %% ../../nbs/lab/11_report_figures.ipynb #e51a6fad
 def draw_critical(

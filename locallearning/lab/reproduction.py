@@ -156,8 +156,8 @@ def judge_report(
     types = dict(seed='int64', value='float64')
     tables = [read_table(p, types) for p in sorted(folder.glob('seed*-measurements.csv'))]
     images = [unpack_images(read_table(p, types)) for p in sorted(folder.glob('seed*-images.csv'))]
-    both = [pd.concat(t, ignore_index=True) if t else pd.DataFrame(columns=c) for t, c in ((tables, COLUMNS), (images, SERIES))]
-    verdicts = judge_tables(config, *both)
+    whole = lambda parts, columns: pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    verdicts = judge_tables(config, whole(tables, COLUMNS), whole(images, SERIES))
     if verdicts is not None: _write_table(folder/'claims.csv', verdicts)
     return verdicts
 
@@ -178,7 +178,8 @@ def copy_report(
     _write_table(target/'units.csv', rows, UNITS)
     changed = False
     for s in seeds:
-        table, images = (gather_measurements([folder/f'seed{s}'], k).drop_duplicates() for k in ('measurements', 'images'))
+        table, images = (gather_measurements([folder/f'seed{s}'], k).drop_duplicates()
+                         for k in ('measurements', 'images'))
         if len(images): changed |= _write_table(target/f'seed{s}-images.csv', pack_images(images))
         if len(table): changed |= _write_table(target/f'seed{s}-measurements.csv', table)
     if last or changed: judge_report(target, {config.family.name: config.family})

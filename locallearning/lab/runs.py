@@ -122,7 +122,8 @@ def unpack_images(
     "Read what `pack_images` wrote."
     frame = frame.assign(image=[_numbers(t) for t in frame['images']],
                          value=[[float(v) for v in t.split()] for t in frame['values']])
-    return frame[[*SERIES, 'image', 'value']].explode(['image', 'value'], ignore_index=True).astype(dict(image='int64', value='float64'))
+    rows = frame[[*SERIES, 'image', 'value']].explode(['image', 'value'], ignore_index=True)
+    return rows.astype(dict(image='int64', value='float64'))
 
 # %% ../../nbs/lab/01_runs.ipynb #331ee113
 def _ranges(numbers): # ascending; '0-3,7'

@@ -135,12 +135,14 @@ def estimate(
 # %% ../../nbs/lab/06_verdicts.ipynb #6ab59fea
 def _pairs(claim):
     sign = '<' if claim.direction == 'rising' else '>'
-    return [f'{a} {sign} {b}' for a, b in zip(claim.models, claim.models[1:])] if claim.kind == 'order' else ['']
+    if claim.kind != 'order': return ['']
+    names = ('a', 'b') if claim.other else claim.models
+    return [f'{a} {sign} {b}' for a, b in zip(names, names[1:])]
 
 # %% ../../nbs/lab/06_verdicts.ipynb #37b64b63
 def _shown(claim, est): # measured, and the effect with its interval, as text
-    named = [f'{m} {short(v)}' for m, v in zip(claim.models, est.numbers)] if len(claim.models) > 1 else map(short, est.numbers)
-    measured = ', '.join(named)
+    names = [f'{m} ' for m in claim.models] if len(claim.models) > 1 else ['']*len(est.numbers)
+    measured = ', '.join(name + short(v) for name, v in zip(names, est.numbers))
     pairs = [f'{pair}: '*(len(est.values) > 1) for pair in _pairs(claim)]
     return measured, '; '.join(f'{pair}{_effect(claim, est, j)}' for j, pair in enumerate(pairs))
 
@@ -150,10 +152,10 @@ def _effect(claim, est, j): # '× 1.65 [1.5, 1.8]', '+8.1 points [2, 14]', '3.31
     number = {'positive': '× {}' if compared else '{}', 'difference': '{} points'}.get(scale, '{}')
     factor = 100 if scale == 'difference' else 1
     sign = '+' if compared and scale != 'positive' and v > 0 else ''
-    text = number.format(sign + short(factor*v))
+    text = number.format(sign + short(factor*v, 3))
     if est.bare: return text
     ends = np.array([interval(s, scale) for s in est.spreads[j]])
-    return f'{text} [{short(factor*ends[:, 0].min())}, {short(factor*ends[:, 1].max())}]'
+    return f'{text} [{short(factor*ends[:, 0].min(), 3)}, {short(factor*ends[:, 1].max(), 3)}]'
 
 # %% ../../nbs/lab/06_verdicts.ipynb #a486ed8d
 class Opinion(NamedTuple):
@@ -202,6 +204,14 @@ class _Judged(NamedTuple):
     p:float = 1.      # what it leans to, to be corrected
     leaning:str = ''
 
+# %% ../../nbs/lab/06_verdicts.ipynb #74d8183f
+def _flagged(rows, models): # 'read off a grid', or 'kh masked' where it is not all of them
+    found = {} # `rows.flags` would be pandas' own
+    for m, text in zip(rows['model'], rows['flags']):
+        for flag in filter(None, text.split(';')): found.setdefault(flag, set()).add(m)
+    each = [[flag] if who == models else [f'{m} {flag}' for m in sorted(who)] for flag, who in found.items()]
+    return ', '.join(sorted(sum(each, [])))
+
 # %% ../../nbs/lab/06_verdicts.ipynb #634e3e99
 def _judge(claim, rows, images, lacks):
     founds = [select(part, rows) for part in parts(claim)]
@@ -213,7 +223,7 @@ def _judge(claim, rows, images, lacks):
     if numbers.empty: return _Judged('not run', none)
     est = estimate(claim, numbers, _images(claim, images, list(numbers.index), founds[0].space.iloc[0]))
     rows = pd.concat(founds)
-    flags = ', '.join(sorted({f'{m} {f}' for m, f in zip(rows['model'], rows['flags']) if f})) # `.flags` is pandas' own
+    flags = _flagged(rows, {*rows['model']})
     shown = dict(zip(('measured', 'effect'), _shown(claim, est))) | dict(strength=est.strength, flags=flags)
     if lacks: return _Judged('not comparable', lacks, **shown)
     if 'masked' in flags: return _Judged('undecided', 'rests on a masked measurement', **shown)

@@ -17,7 +17,7 @@ from ..instruments import Instrument,Number,test_images
 def in_255ths(
     split:Split, # images, each with its box
 )->np.ndarray: # (N,) 255 over the width of the box: a radius of 1, in 255ths of the pixel range
-    "Find how many 255ths of the pixel range a radius of 1 is, for each image; raises `InputError` where there is no box."
+    "Tell a radius of 1 in 255ths of the pixel range, image by image; raises `InputError` where there is no box."
     n, bounds = len(split), split.bounds
     check(bounds is not None, lambda: f'the images in space {split.space!r} have no bounds, so no range of pixels')
     low, high = (torch.as_tensor(b, dtype=torch.float64).cpu() for b in bounds)
@@ -32,6 +32,8 @@ class Radii(NamedTuple):
     "What a radius of 1 is in 255ths of the pixel range, image by image."
     factors:np.ndarray # (N,) float64
     index:np.ndarray   # (N,) where each image stands in its set
+    @property
+    def median(self): return float(np.median(self.factors))
 
 # %% ../../nbs/robustness/04_radii.ipynb #68e1e7d7
 class RadiiProbe(Instrument):
@@ -45,4 +47,4 @@ class RadiiProbe(Instrument):
         split = test_images(data, self.n)
         return Radii(in_255ths(split), split.index.cpu().numpy())
     def setting(self, result): return dict(n=len(result.factors))
-    def numbers(self, result): yield Number('eps_in_255ths', np.median(result.factors), unit='1/255')
+    def numbers(self, result): yield Number('eps_in_255ths', result.median, unit='1/255')
