@@ -54,7 +54,7 @@ PER_IMAGE = dict( # quantity → the values per image that it is a statistic of,
     median=('norm', partial(nan_quantile, q=.5)),
     q1=('norm', partial(nan_quantile, q=.25)),
     q3=('norm', partial(nan_quantile, q=.75)),
-    test_accuracy=('correct', partial(np.mean, axis=-2)),
+    test_accuracy=('correct', partial(np.nanmean, axis=-2)),
     relative_accuracy=('survives', partial(np.nanmean, axis=-2)),
     accuracy=('survives', lambda x: np.nan_to_num(x).mean(-2))) # of all images: one that was wrong before is wrong now
 
@@ -88,16 +88,20 @@ def _by_seed(claim, founds): # seeds × numbers, of the seeds that all models sh
     return pd.concat(found, axis=1, join='inner', keys=range(len(found))).sort_index()
 
 # %% ../../nbs/lab/06_verdicts.ipynb #64f79f86
-def _images(claim, images, seeds, space): # seeds × images × models of the images that all share, or None
-    if claim.other or claim.quantity not in PER_IMAGE: return None
-    found = select(claim, images[images.seed.isin(seeds) & (images.space == space)], PER_IMAGE[claim.quantity][0])
-    if found.duplicated(['model', 'seed', 'image']).any(): return None
-    wide = found.pivot(index='image', columns=['seed', 'model'], values='value')
-    order = [(s, m) for s in seeds for m in claim.models]
-    if any(pair not in wide for pair in order): return None
-    measured = found.groupby(['seed', 'model']).image.apply(frozenset)
-    if measured.nunique() > 1: return None # other images for other seeds: nothing is shared
-    return wide[order].to_numpy(float).reshape(len(wide), len(seeds), -1).swapaxes(0, 1)
+def _images(claim, images, seeds, space): # seeds × images × numbers, NaN where an image is absent; None: not known
+    images, tables = images[images.seed.isin(seeds) & (images.space == space)], {}
+    for part in parts(claim):
+        if part.quantity != claim.quantity or claim.quantity not in PER_IMAGE: return None
+        found = select(part, images, PER_IMAGE[claim.quantity][0])
+        if found.duplicated(['model', 'seed', 'image']).any(): return None
+        for m in part.models:
+            rows = found[found.model == m]
+            if {*rows.seed} != {*seeds}: return None
+            tables[len(tables)] = rows.pivot(index='image', columns='seed', values='value')
+    whole = pd.concat(tables, axis=1)
+    absent = len(whole)*whole.shape[1] > sum(t.size for t in tables.values())
+    if absent and claim.quantity == 'accuracy': return None # an absent image is not a wrong one
+    return np.stack([whole[k].to_numpy(float).T for k in tables], axis=-1)
 
 # %% ../../nbs/lab/06_verdicts.ipynb #d891327c
 class Estimate(NamedTuple):
