@@ -32,11 +32,15 @@ def draw_curves(
 # %% ../../nbs/lab/11_report_figures.ipynb #de41fac9
 def _accuracies(report, attack): # label of an axis → model and eps × seeds
     relative = values(report, 'accuracy_curve', 'relative_accuracy', dict(attack=attack), 'eps')
-    clean = values(report, 'accuracy_curve', 'clean', dict(attack=attack)).reindex(columns=relative.columns)
-    product = relative * clean.reindex(relative.index.get_level_values('model')).to_numpy()
-    absolute = values(report, 'accuracy_curve', 'accuracy', dict(attack=attack), 'eps').combine_first(product)
-    found = {'relative accuracy': relative, 'accuracy': absolute.dropna(how='all')}
+    absolute = values(report, 'accuracy_curve', 'accuracy', dict(attack=attack), 'eps')
+    if not len(absolute): absolute = _absolute(report, attack, relative)
+    found = {'relative accuracy': relative, 'accuracy': absolute}
     return {what: numbers for what, numbers in found.items() if len(numbers)}
+
+# %% ../../nbs/lab/11_report_figures.ipynb #2609de3d
+def _absolute(report, attack, relative): # of tables that were written before they had it
+    clean = values(report, 'accuracy_curve', 'clean', dict(attack=attack)).reindex(columns=relative.columns)
+    return (relative * clean.reindex(relative.index.get_level_values('model')).to_numpy()).dropna(how='all')
 
 # %% ../../nbs/lab/11_report_figures.ipynb #783f047f
 def _in_255ths(report): # what eps has to be multiplied by, or None
