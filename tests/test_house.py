@@ -110,9 +110,12 @@ REPORT = '''
 root: str = ''  # folder of reports
 ---
 from locallearning.lab.report import *
+from locallearning.lab.answers import *
 ---
 reports = [report for found in read_reports(root)['mean'].values() for report in found]
-each(reports, claims_page)
+answers_page(reports)
+---
+each(reports, lambda report: ledger_page(report, 'ours'))
 '''
 
 TOML = '''
@@ -127,17 +130,20 @@ model = "MeanNet()"
 [profiles.paper]
 epochs = 1
 
+[questions]
+dark = "Is the world of digits dark?"
+
 [[claims]]
 id = "bright"
+ledger = "ours"
+question = "dark"
 statement = "digits are mostly black"
-source = "ours"
+source = "a stroke is thin"
 kind = "range"
 model = "net"
 probe = "light"
 quantity = "mean"
 published = [0.0, 0.5]
-profiles = ["smoke"]
-because = "a stroke is thin"
 '''
 
 PAGE = '''

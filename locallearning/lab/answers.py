@@ -21,12 +21,14 @@ def answer(
 )->str: # 'Yes: 4 hold', 'In part: 3 hold, 1 fails', 'Undecided', 'Not measured'
     "Put the verdicts of one question into words."
     n = {v: int((claims.verdict == v).sum()) for v in ('holds', 'fails', 'undecided')}
+    weighed, rest = sum(n.values()), len(claims) - sum(n.values())
+    if not weighed: return 'Not measured'
     said = ', '.join(f'{k} {_verb(v, k)}' for v, k in n.items() if k)
-    if not sum(n.values()): return 'Not measured'
-    if n['holds'] + n['fails'] == 0: return f'Undecided: {said}'
-    if n['fails'] == 0 and n['holds'] >= n['undecided']: return f'Yes: {said}'
-    if n['holds'] == 0 and n['fails'] >= n['undecided']: return f'No: {said}'
-    return f'In part: {said}'
+    if n['holds'] + n['fails'] == 0: head = 'Undecided'
+    elif n['fails'] == 0 and n['holds'] > n['undecided']: head = 'Yes'
+    elif n['holds'] == 0 and n['fails'] > n['undecided']: head = 'No'
+    else: head = 'In part'
+    return f'{head} so far: {said}' if rest > weighed else f'{head}: {said}'
 
 # %% ../../nbs/lab/10_answers.ipynb #9fbf8b87
 def _verb(verdict, n): return dict(holds='hold' + 's'*(n == 1), fails='fail' + 's'*(n == 1)).get(verdict, verdict)

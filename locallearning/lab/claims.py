@@ -323,7 +323,7 @@ def short(
 # %% ../../nbs/lab/05_claims.ipynb #b6346279
 def _published_order(claim):
     sign = ' < ' if claim.direction == 'rising' else ' > '
-    if claim.published is None: return sign.join(claim.models)
+    if claim.published is None: return sign.join('ab' if claim.other else claim.models)
     return sign.join(f'{m} {short(v)}' for m, v in zip(claim.models, claim.published))
 
 # %% ../../nbs/lab/05_claims.ipynb #d043fec5
