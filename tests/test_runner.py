@@ -24,10 +24,13 @@ from command import TOY, alive, environment, finish, start, tree, wait_for
 from locallearning.lab import families as families_module
 from locallearning.lab import reproduction, units
 from locallearning.core import COLUMNS, InputError, write_atomic
+from locallearning.lab.claims import Claim
 from locallearning.lab.families import as_config, find_family, read_config, resolve
-from locallearning.lab.reproduction import UNITS
-from locallearning.lab.reproduction import Screen, copy_report, judge_run, passes, status
+from locallearning.lab.reproduction import SMALL, UNITS, Screen, copy_report, deciding_run, judge_report, judge_run, passes, status
+from locallearning.lab.runs import unpack_images
 from locallearning.lab.units import Unit, UnitError, alive_file, notebook_key, read_json, run_unit, run_unit_process, run_units, timed, unit_process
+from locallearning.lab.verdicts import FIELDS
+from locallearning.store import read_table
 
 FOLDER = 'toy/quick-mnist5k-per-class-4-test-40'
 
@@ -80,10 +83,10 @@ def ran(tmp_path_factory):
 def test_a_run_ends_with_verdicts_and_places(ran):
     code, out, err = ran['result']
     assert code == 0, err
-    assert '2 claims' in out and 'the accuracy is that of a dream' in out
+    assert out.startswith('what the text of the paper says: 2 claims') and 'the accuracy is that of a dream' in out
     assert out.rstrip().endswith(f'results   {ran["a"]}') and f'figures   {ran["a"]/"seed1"/"figures"}' in out
     table = pd.read_csv(ran['a']/'claims.csv')
-    assert list(table) == ['id', 'ledger', 'statement', 'published', 'measured', 'interval', 'verdict', 'reason', 'source'] and table.id.tolist() == ['toy.learns', 'toy.accuracy']
+    assert tuple(table) == FIELDS and table.id.tolist() == ['toy.learns', 'toy.accuracy']
     assert {p.name for p in ran['a'].iterdir()} == {'claims.csv', 'config.json', 'seed0', 'seed1'}
 
 
@@ -531,4 +534,86 @@ def test_claims_are_judged_over_all_seeds(toy, tmp_path, ran):
     verdicts = judge_run(read_config(ran['a']/'config.json'), ran['root']/'a')
     assert verdicts.set_index('id').measured['toy.accuracy'] and (ran['a']/'claims.csv').read_text() == verdicts.to_csv(index=False)
     one = judge_run(config(toy), shutil.copytree(ran['root']/'a', tmp_path/'one'))
-    assert 'one seed' in one.set_index('id').reason['toy.accuracy'] and 'one seed' not in verdicts.set_index('id').reason['toy.accuracy']
+    strength = lambda frame: frame.set_index('id').strength['toy.accuracy']
+    assert strength(one) == 'one seed, no interval' and strength(verdicts).startswith('2 seeds')
+
+
+# --- what would decide a claim, and verdicts made again from a report
+
+@pytest.fixture
+def costly(copied):
+    "The toy family with three profiles more and a claim for each, and a family object that knows them."
+    more = ''.join(f'[profiles.{name}]\n{text}\n\n' for name, text in dict(cpu='epochs = 9', long='epochs = 99', faces='epochs = 9\ndata = "cifar10"').items())
+    edit(copied/'family.toml', '[[claims]]\nid = "toy.learns"', f'{more}[costs]\ncpu = "an hour of one core"\nlong = "a night"\n\n[[claims]]\nid = "toy.learns"')
+    return find_family('toy')[0]
+
+
+def profiles_of(family): return {p: resolve(family, [], p).params for p in family.profiles if p not in SMALL}
+
+
+def needing(data=('*',), **needs): return Claim('c', 's', 'none', 'value', ('last',), 'training', 'accuracy', published=1., tolerance=.1, because='a test', needs=needs, data=data)
+
+
+@pytest.mark.parametrize('needs, data, said', [
+    (dict(epochs=9), ('*',), '`locallearning reproduce toy --profile cpu` decides it (an hour of one core)'),
+    (dict(epochs='>= 9'), ('*',), '`locallearning reproduce toy --profile cpu` decides it (an hour of one core)'),
+    (dict(epochs='>= 10'), ('*',), '`locallearning reproduce toy --profile long` decides it (a night)'),
+    (dict(epochs=9), ('cifar10',), '`locallearning reproduce toy --profile faces` decides it'),
+    (dict(epochs=4), ('*',), 'no profile decides it'),
+    (dict(epochs=99), ('cifar10',), 'no profile decides it')])
+def test_the_first_profile_that_has_the_settings_decides_with_its_cost(costly, needs, data, said):
+    "Small profiles are none of them, although quick has four epochs; and a cost that nobody wrote down is not made up."
+    assert 'quick' in costly.profiles and deciding_run(costly, profiles_of(costly), needing(data, **needs)) == said
+
+
+def test_a_verdict_says_what_a_run_lacks_and_which_run_decides(ran, copied, costly, tmp_path):
+    edit(copied/'family.toml', 'needs = {epochs = 4}', 'needs = {epochs = 99}')
+    verdicts = judge_run(config(find_family('toy')[0], seeds=[0, 1]), shutil.copytree(ran['root']/'a', tmp_path/'a')).set_index('id')
+    assert verdicts.verdict['toy.accuracy'] == 'not comparable' and verdicts.measured['toy.accuracy'], 'what was measured is shown all the same'
+    assert verdicts.reason['toy.accuracy'] == 'needs epochs = 99 (here 4); `locallearning reproduce toy --profile long` decides it (a night)'
+    assert '`' not in verdicts.reason['toy.learns'], 'what was decided needs no other run'
+
+
+def correct(folder, model, share, images=200):
+    "What a notebook leaves of the images of one seed: which of them are right, and what a table makes of it."
+    head = dict(family='toy', probe='training', setting='', space='pixel', seed=int(folder.name[4:]), unit='', flags='', model=model)
+    right = [float(i < share*images) for i in range(images)]
+    rows = [head | dict(quantity='test_accuracy', value=share)]
+    (folder/'results').mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows, columns=COLUMNS).to_csv(folder/'results'/f'measurements-01_toy-{model}.csv', index=False)
+    images = [{k: head[k] for k in ('model', 'probe', 'setting', 'space', 'seed')} | dict(quantity='correct', image=i, value=v) for i, v in enumerate(right)]
+    pd.DataFrame(images).to_csv(folder/'results'/f'images-01_toy-{model}.csv', index=False)
+
+
+@pytest.fixture
+def with_images(copied, tmp_path):
+    "A run of one seed with values per image, made up, and a claim about them."
+    edit(copied/'family.toml', 'quantity = "accuracy"\npublished = 1.0', 'quantity = "test_accuracy"\npublished = 1.0')
+    request = config(find_family('toy')[0])
+    correct(tmp_path/'out'/request.folder/'seed0', 'last', .5)
+    return request, tmp_path/'out', copy_report(request, tmp_path/'out', tmp_path/'report')
+
+
+def test_a_report_holds_the_images_that_verdicts_rest_on(with_images):
+    request, out, report = with_images
+    kept, = report.glob('seed*-images.csv')
+    packed = pd.read_csv(kept)
+    assert kept.name == 'seed0-images.csv' and packed['images'].tolist() == ['0-199'] and len(packed['values'][0].split()) == 200
+    assert unpack_images(read_table(kept, dict(seed='int64'))).value.sum() == 100
+    verdict = pd.read_csv(report/'claims.csv').set_index('id').loc['toy.accuracy']
+    assert verdict.verdict == 'fails' and verdict.strength == 'one seed × 200 images' and verdict.effect.startswith('0.5 [0.43')
+    judge_run(request, out)
+    assert (out/request.folder/'claims.csv').read_bytes() == (report/'claims.csv').read_bytes(), 'from a run and from its report alike'
+
+
+def test_verdicts_are_made_again_from_a_report_alone(with_images, ran, copied, tmp_path):
+    _, out, report = with_images
+    before = (report/'claims.csv').read_bytes()
+    shutil.rmtree(out)
+    (report/'claims.csv').unlink()
+    assert judge_report(report).id.tolist() == ['toy.learns', 'toy.accuracy'] and (report/'claims.csv').read_bytes() == before
+    edit(copied/'family.toml', 'published = 1.0', 'published = 0.5')
+    edit(copied/'family.toml', 'tolerance = 0.001', 'tolerance = 0.2')
+    assert judge_report(report).set_index('id').verdict['toy.accuracy'] == 'holds', 'by the claims as they are now'
+    (report/'seed0-images.csv').unlink()
+    assert judge_report(report).set_index('id').strength['toy.accuracy'] == 'one seed, no interval'

@@ -81,14 +81,19 @@ def spreads(
     seeds = len(numbers)
     if seeds == 2: return [a + b for a, b in zip(*(spreads(numbers[[s]], _one(stats, s), images) for s in (0, 1)))]
     error = np.full(numbers.shape[1], math.nan) if stats is None or len(stats) < 2 else shared_error(stats)
-    over = numbers.std(0, ddof=1)/seeds**.5 if seeds > 2 else np.full(numbers.shape[1], math.nan)
+    over = _scatter(numbers)/seeds**.5 if seeds > 2 else np.full(numbers.shape[1], math.nan)
     return [[Spread(*map(float, row), seeds, images)] for row in zip(numbers.mean(0), over, error)]
 
 # %% ../../nbs/lab/04_intervals.ipynb #9d383ab8
 def _one(stats, s): return None if stats is None else stats[:, [s]]
 
+# %% ../../nbs/lab/04_intervals.ipynb #7cabe129
+def _scatter(numbers): # standard deviation over seeds; what is left of rounding is none
+    equal = np.ptp(numbers, axis=0) <= 1e-12*np.abs(numbers).max(0)
+    return np.where(equal, 0, numbers.std(0, ddof=1))
+
 # %% ../../nbs/lab/04_intervals.ipynb #21db4346
-SCALES = ('real', 'positive', 'share', 'difference')
+SCALES = dict(real=(-math.inf, math.inf), positive=(0, math.inf), share=(0, 1), difference=(-1, 1)) # where numbers can be
 
 # %% ../../nbs/lab/04_intervals.ipynb #40548240
 def _in_units(spread, scale): # a spread whose half-width is the h or c of its scale
@@ -111,7 +116,8 @@ def interval(
     if scale == 'positive' and not spread.middle > 0: return math.nan, math.nan
     m, h = spread.middle, half_width(_in_units(spread, scale), level)
     if scale == 'real': return m - h, m + h
-    if scale == 'positive': return m*math.exp(-h), m*math.exp(h)
+    if math.isnan(h): return math.nan, math.nan
+    if scale == 'positive': return m*math.exp(-h), m*math.exp(h) if h < 700 else math.inf
     low, high = _wilson(m if scale == 'share' else (1 + m)/2, h*h)
     return (low, high) if scale == 'share' else (2*low - 1, 2*high - 1)
 
@@ -130,7 +136,7 @@ def p_value(
     if not spread.known or scale == 'positive' and not spread.middle > 0: return 1.
     unit, reach = _in_units(spread, scale), _reach(spread.middle, bound, scale)
     if reach == math.inf: return 0.
-    if not reach > half_width(unit, .999): return 1.
+    if not reach > 0: return 1.
     low, high = math.log(1e-15), 0.
     for _ in range(60): # the half-width falls as the level rises
         middle = (low + high)/2
@@ -139,7 +145,7 @@ def p_value(
 
 # %% ../../nbs/lab/04_intervals.ipynb #9d4ce2ec
 def _reach(m, bound, scale): # the h or c at which an interval touches a bound; beyond what is possible: never
-    if scale == 'real': return abs(m - bound)
+    if scale == 'real' or m == bound: return abs(m - bound)
     if scale == 'positive': return abs(math.log(bound/m)) if 0 < bound < math.inf else math.inf
     r, m = (bound, m) if scale == 'share' else ((1 + bound)/2, (1 + m)/2)
     return abs(m - r)/math.sqrt(r*(1 - r)) if 0 < r < 1 else math.inf

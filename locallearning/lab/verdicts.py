@@ -15,7 +15,7 @@ import pandas as pd
 from ..core import COLUMNS,check
 from .claims import (LEDGERS,Claim,contrasts,is_ratio,missing,parts,published_text,region,scale_of,select,short,
                                       unmet,what)
-from .intervals import Spread,holm,interval,nan_quantile,p_value,redrawn,spreads
+from .intervals import SCALES,Spread,holm,interval,nan_quantile,p_value,redrawn,spreads
 
 # %% ../../nbs/lab/06_verdicts.ipynb #cad27d5f
 LEVEL = .05
@@ -45,7 +45,8 @@ def weigh(
 
 # %% ../../nbs/lab/06_verdicts.ipynb #5a916cd7
 def _surest(found, scale, bound, above): # p-value that all lie above (or below) a bound; 1 unless all do
-    if abs(bound) == np.inf: return 0. if (bound < 0) == above else 1.
+    lowest, highest = SCALES[scale]
+    if bound <= lowest or bound >= highest: return 0. if (bound <= lowest) == above else 1. # nothing can lie beyond it
     right = all(s.middle > bound if above else s.middle < bound for s in found)
     return max(p_value(s, bound, scale) for s in found) if right else 1.
 
