@@ -21,6 +21,7 @@ LIBRARY = sorted({*NBS.glob('*.ipynb'), *NBS.glob('*/*.ipynb')} - {*GUIDES})
 EXECUTED = LIBRARY + GUIDES
 EXPERIMENTS = sorted(NBS.glob('experiments/*/[0-9]*.ipynb'))
 REPORTS = sorted(NBS.glob('experiments/*/report.ipynb'))
+RESULTS = sorted(NBS.glob('results/*.ipynb'))
 PAGES = sorted(NBS.glob('*.md')) + [ROOT/n for n in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'reports/README.md')]
 name = lambda path: path.relative_to(ROOT).as_posix()
 
@@ -110,6 +111,21 @@ def test_no_two_pages_share_an_address():
     assert len(pages) == len(set(pages))
 
 
+def test_every_family_that_has_a_report_has_its_page_and_the_front_page_leads_there():
+    assert [p.stem for p in RESULTS] == [p.parent.name for p in REPORTS], 'run `make report`'
+    assert [p for p in RESULTS if f'](results/{p.name})' not in markdown(NBS/'reproduction.ipynb')] == []
+
+
+@pytest.mark.parametrize('path', [NBS/'reproduction.ipynb', *RESULTS], ids=name)
+def test_folds_of_report_pages_open_and_close(path):
+    "Each has a summary, and an empty line before the Markdown inside, without which it would be shown as it is written."
+    shown = [''.join(o['data']['text/markdown']) for c in cells(path, 'code') for o in c['outputs'] if 'text/markdown' in o.get('data', {})]
+    for text in shown:
+        folds = re.findall(r'^<details><summary>[^\n<]+</summary>\n\n.+?\n\n</details>$', text, re.M | re.S)
+        assert text.count('<details>') == text.count('</details>') == len(folds)
+    assert path.stem == 'reproduction' or any('<details>' in text for text in shown)
+
+
 # --- text and pictures
 
 @pytest.mark.parametrize('path', [*PAGES, *EXECUTED, *EXPERIMENTS], ids=name)
@@ -141,7 +157,7 @@ def test_every_page_can_be_reached_by_links():
         seen.add(page)
         links = re.findall(r'\]\((?!\w+:|#)([^)#\s]+\.(?:ipynb|md))', markdown(page))
         queue += [p for link in links if (p := (page.parent/link).resolve()).is_relative_to(NBS)]
-    assert [name(p) for p in [*GUIDES, *EXPERIMENTS, *NBS.glob('*.md')] if p not in seen] == []
+    assert [name(p) for p in [*GUIDES, *EXPERIMENTS, *RESULTS, *NBS.glob('*.md')] if p not in seen] == []
 
 
 @pytest.mark.parametrize('path', [*PAGES, *EXECUTED, *EXPERIMENTS], ids=name)

@@ -12,6 +12,7 @@ import locallearning as ll
 from locallearning.lab.claims import read_claims
 from locallearning.recipes import complete_recipe, parse_recipe
 from locallearning.lab.families import RESERVED, families, notebook_parameters, parameters, parse_value, resolve
+from locallearning.lab.reproduction import SMALL, deciding_run
 from locallearning.lab.units import Unit
 from locallearning.lab.runs import gather_measurements
 
@@ -129,6 +130,25 @@ def test_claims_can_be_judged(family):
     assert len(claims) >= (30 if family.name == 'hebbian' else 0)
     named = {m for c in claims for m in c.models if not c.setting}
     assert all(c.statement and c.source for c in claims) and named
+
+
+@every_family
+def test_every_claim_is_decided_by_some_profile_whose_cost_is_known(family):
+    profiles = {p: resolve(family, [], p).params for p in family.profiles if p not in SMALL}
+    assert set(family.about.get('costs', {})) <= set(profiles), 'what a profile costs that nobody can run'
+    for c in read_claims(family.about):
+        said = deciding_run(family, profiles, c)
+        assert re.fullmatch(rf'`locallearning reproduce {family.name} --profile ({"|".join(profiles)})` decides it \(.+\)', said), f'{c.id}: {said}'
+
+
+@every_family
+def test_questions_have_claims_and_headlines_are_among_them(family):
+    claims, questions = read_claims(family.about), family.about.get('questions', {})
+    assert {c.question for c in claims} <= {*questions, ''} and set(questions) <= {c.question for c in claims}
+    for key, asked in questions.items():
+        asked = asked if isinstance(asked, dict) else dict(text=asked)
+        assert set(asked) <= {'text', 'headline'} and asked['text'].endswith('?')
+        assert asked.get('headline', '') in {'', *(c.id for c in claims if c.question == key)}, key
 
 
 # --- large profiles

@@ -263,4 +263,13 @@ def test_its_report_is_a_page(house, reproduced):
     code = ('from locallearning.lab.families import find_family\nfrom locallearning.lab.report import write_report\n'
             f"write_report(find_family('mean')[0], {str(house.parent/'reports')!r}, {str(house.parent/'page.ipynb')!r})")
     run(house, '-c', code)
-    assert 'digits are mostly black' in (house.parent/'page.ipynb').read_text()
+    page = (house.parent/'page.ipynb').read_text()
+    assert 'digits are mostly black' in page and '| Is the world of digits dark? | Yes: 1 holds |' in page
+
+
+def test_the_front_page_leads_to_it(house, reproduced):
+    code = ('from locallearning.lab.answers import write_front\n'
+            f"write_front({str(house.parent/'reports')!r}, {str(house.parent/'front.ipynb')!r}, dict(mean='results/mean.ipynb'))")
+    run(house, '-c', code)
+    page = (house.parent/'front.ipynb').read_text()
+    assert 'What a mean can do' in page and '| Is the world of digits dark? | Yes: 1 holds |' in page and '[the whole report](results/mean.ipynb)' in page and 'hebbian' not in page

@@ -320,7 +320,7 @@ def written(result, model): return rows_of(WorstCaseProbe([PGD()]), result, mode
 
 def test_a_claim_on_a_masked_row_is_undecided(model, test):
     rows = [r for m, net in dict(a=Hidden(model), b=model).items() for r in written(worst_case(net, test, [PGD(steps=5), Corners(5)], [.1]), m)]
-    claim = Claim('c', 's', 'f', 'order', ('a', 'b'), 'worst_case', 'relative_accuracy', 'eps=0.1', tolerance=.01, because='a test', ledger='ours')
+    claim = Claim('c', 's', 'f', 'order', ('a', 'b'), 'worst_case', 'relative_accuracy', 'eps=0.1', tolerance=.01, because='a test')
     said = judge([claim], pd.DataFrame(rows)).iloc[0]
     assert said.verdict == 'undecided' and 'masked' in said.reason
     assert judge([claim], pd.DataFrame(rows).assign(flags='')).iloc[0].verdict == 'holds'

@@ -79,6 +79,16 @@ def train(self:Experiment,
     asked = dict(model=spec.model, data=self.data, seed=self.run.seed, device=self.device)
     return self.run.artefact(f'model-{key}', train_model, **asked, **spec.training)
 
+# %% ../../nbs/lab/02_session.ipynb #95dff450
+@patch
+def trained(self:Experiment,
+    name:str,      # as it will stand in tables
+    checkpoint,    # of an artefact
+    recipe:str='', # what it was made from
+)->Subject: # in eval mode, on the device of the experiment
+    "A model from the checkpoint of an artefact, for instruments."
+    return Subject(name, load_model(checkpoint, device=self.device), recipe, self.data.space)
+
 # %% ../../nbs/lab/02_session.ipynb #5eac55c6
 @patch
 def subject(self:Experiment,
@@ -89,8 +99,7 @@ def subject(self:Experiment,
         made = self.train(key)
         for suffix in ('.safetensors', '.json'):
             write_atomic(self.run.path('models', key + suffix), made['checkpoint'].with_suffix(suffix).read_bytes())
-        model = load_model(made['checkpoint'], device=self.device)
-        self.subjects[key] = Subject(key, model, self.spec(key).model, self.data.space)
+        self.subjects[key] = self.trained(key, made['checkpoint'], self.spec(key).model)
     return self.subjects[key]
 
 # %% ../../nbs/lab/02_session.ipynb #c2002619
