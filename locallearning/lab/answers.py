@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from ..core import write_atomic
 from .report import Page,Report,read_reports,table
-from .verdicts import VERDICTS,count_verdicts
+from .verdicts import FIELDS,VERDICTS,count_verdicts
 from .claims import LEDGERS,short
 
 # %% ../../nbs/lab/10_answers.ipynb #0762de4a
@@ -62,7 +62,7 @@ def answers(
 # %% ../../nbs/lab/10_answers.ipynb #1034053c
 def _claims(report, question):
     claims = report.claims
-    return claims[claims.question == question] if len(claims) else pd.DataFrame(columns=['verdict'])
+    return claims[claims.question == question] if len(claims) else pd.DataFrame(columns=FIELDS)
 
 # %% ../../nbs/lab/10_answers.ipynb #9b38f6e5
 def _decided(claims): # how many, then how many were weighed at least
@@ -150,7 +150,8 @@ def ledger_page(
     "The claims of one ledger and what became of them."
     claims = report.claims[report.claims.ledger == ledger] if len(report.claims) else report.claims
     if not len(claims): return Page('No claim of this ledger has been judged yet.')
-    claims = claims.assign(**{k: [labelled(t, report.family) for t in claims[k]] for k in SPOKEN})
+    spoken = claims.verdict.isin(DECIDED) # the others name commands
+    claims = claims.assign(**{k: claims[k].where(~spoken, [labelled(t, report.family) for t in claims[k]]) for k in SPOKEN})
     blocks = [count_verdicts(claims) + '.']
     for v in DECIDED:
         group = claims[claims.verdict == v]
@@ -214,10 +215,11 @@ def write_front(
     for name, profiles in found.items():
         reports = [r for runs in profiles.values() for r in runs]
         if not reports: continue
-        link = f'[the whole report]({pages[name]})' if name in pages else ''
+        link = f'\n\nModels, claims, figures and settings: [the whole report]({pages[name]}).' if name in pages else ''
         brief = answers(reports)
         brief = brief[brief.answer != 'Not measured'][['question', 'answer', 'effect', 'strength']]
-        parts.append(f'## {reports[0].family.title}\n\n{table(brief)}\n\nModels, claims, figures and settings: {link}.')
+        shown = table(brief) if len(brief) else 'Nothing has been measured yet.'
+        parts.append(f'## {reports[0].family.title}\n\n{shown}{link}')
     cells = [dict(cell_type='markdown', id=f'front{i}', metadata={}, source=text) for i, text in enumerate(parts)]
     kernel = dict(display_name='python3', language='python', name='python3')
     page = dict(cells=cells, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)

@@ -33,7 +33,7 @@ def redrawn(
     picks = rng.integers(x.shape[-2], size=(draws, x.shape[-2]))
     blocks = np.array_split(picks, max(1, draws*x.size // 4_000_000)) # what fits into memory
     found = np.concatenate([np.moveaxis(statistic(_taken(x, block)), -2 if x.ndim > 2 else 0, 0) for block in blocks])
-    return found[np.isfinite(found).reshape(len(found), -1).all(1)]
+    return found[np.isfinite(found).all(tuple(range(1, found.ndim)))]
 
 # %% ../../nbs/lab/04_intervals.ipynb #19926a43
 def _taken(x, picks): # … × draws × images × models
@@ -76,13 +76,22 @@ def spreads(
     numbers:np.ndarray,          # seeds × numbers
     stats:np.ndarray|None=None,  # draws × seeds × numbers over the same images; None: nothing is known of images
     images:int=0,                # how many
+    logs:bool=False,             # take means and errors of logarithms, as ratios need
 )->list[list[Spread]]: # for each number one, of all seeds; of two seeds each its own
     "How sure each number is."
+    if logs:
+        found = spreads(np.log(numbers), None if stats is None else np.log(stats), images)
+        return [[_unlogged(s) for s in each] for each in found]
     seeds = len(numbers)
     if seeds == 2: return [a + b for a, b in zip(*(spreads(numbers[[s]], _one(stats, s), images) for s in (0, 1)))]
     error = np.full(numbers.shape[1], math.nan) if stats is None or len(stats) < 2 else shared_error(stats)
     over = _scatter(numbers)/seeds**.5 if seeds > 2 else np.full(numbers.shape[1], math.nan)
     return [[Spread(*map(float, row), seeds, images)] for row in zip(numbers.mean(0), over, error)]
+
+# %% ../../nbs/lab/04_intervals.ipynb #ebc631f0
+def _unlogged(s): # of a logarithm; errors are in proportion
+    m = math.exp(s.middle)
+    return s._replace(middle=m, seeds=m*s.seeds, images=m*s.images)
 
 # %% ../../nbs/lab/04_intervals.ipynb #9d383ab8
 def _one(stats, s): return None if stats is None else stats[:, [s]]

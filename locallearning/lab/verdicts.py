@@ -104,6 +104,9 @@ def _images(claim, images, seeds, space): # seeds × images × numbers, NaN wher
     if absent and claim.quantity == 'accuracy': return None # an absent image is not a wrong one
     return np.stack([whole[k].to_numpy(float).T for k in tables], axis=-1)
 
+# %% ../../nbs/lab/06_verdicts.ipynb #7450dc88
+def _known(found): return all(s.known for s in found)
+
 # %% ../../nbs/lab/06_verdicts.ipynb #d891327c
 class Estimate(NamedTuple):
     "What was measured for a claim."
@@ -115,7 +118,7 @@ class Estimate(NamedTuple):
     @property
     def seeds(self): return len(self.each)
     @property
-    def bare(self): return not all(s.known for found in self.spreads for s in found)
+    def bare(self): return not any(_known(found) for found in self.spreads)
     @property
     def strength(self):
         seeds = 'one seed' if self.seeds == 1 else f'{self.seeds} seeds'
@@ -134,8 +137,11 @@ def estimate(
     if per_image is not None:
         n = per_image.shape[1]
         stats = contrasts(claim, redrawn(per_image, PER_IMAGE[claim.quantity][1]))
-        stats = stats[np.isfinite(stats).reshape(len(stats), -1).all(1)]
-    return Estimate(numbers.mean().to_numpy(), each.mean(0), each, spreads(each, stats, n), n)
+        stats = stats[np.isfinite(stats).all((1, 2))]
+        if len(stats) < 2: stats, n = None, 0
+    logs = is_ratio(claim) and (each > 0).all() and (stats is None or (stats > 0).all())
+    values = np.exp(np.log(each).mean(0)) if logs else each.mean(0)
+    return Estimate(numbers.mean().to_numpy(), values, each, spreads(each, stats, n, logs), n)
 
 # %% ../../nbs/lab/06_verdicts.ipynb #6ab59fea
 def _pairs(claim):
@@ -158,8 +164,8 @@ def _effect(claim, est, j): # '× 1.65 [1.5, 1.8]', '+8.1 points [2, 14]', '3.31
     factor = 100 if scale == 'difference' else 1
     sign = '+' if compared and scale != 'positive' and v > 0 else ''
     text = number.format(sign + short(factor*v, 3))
-    if est.bare: return text
     ends = np.array([interval(s, scale) for s in est.spreads[j]])
+    if not _known(est.spreads[j]) or not np.isfinite(ends).all(): return text
     return f'{text} [{short(factor*ends[:, 0].min(), 3)}, {short(factor*ends[:, 1].max(), 3)}]'
 
 # %% ../../nbs/lab/06_verdicts.ipynb #a486ed8d
@@ -176,7 +182,9 @@ def opinion(
 )->Opinion: # of this claim alone
     "Weigh the contrasts of a claim."
     if not np.isfinite(est.values).all(): return Opinion('', 1., 'a measured value is not a number')
-    steps = [_bare(claim, values) for values in est.each.T] if est.bare else [weigh(claim, s) for s in est.spreads]
+    nowhere = 0 if scale_of(claim) == 'positive' else None # a zero has no place on a logarithm
+    known = [_known(found) and found[0].middle != nowhere for found in est.spreads]
+    steps = [weigh(claim, s) if k else _bare(claim, v) for k, s, v in zip(known, est.spreads, est.each.T)]
     said = [f'{step.verdict}: {pair}' for pair, step in zip(_pairs(claim), steps) if step.verdict != 'holds']
     if claim.kind != 'order': said = [f'allowed {" to ".join(map(short, region(claim)))}']
     holds, fails = max(s.holds for s in steps), min(1., len(steps)*min(s.fails for s in steps))
