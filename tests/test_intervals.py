@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import assume, example, given, settings, strategies as st
-from scipy.stats import binom, binomtest, bootstrap
+from scipy.stats import binom, binomtest, bootstrap, ttest_1samp
 
 from locallearning.core import COLUMNS, InputError
 from locallearning.lab.claims import Claim
@@ -114,6 +114,16 @@ def test_each_of_two_seeds_is_as_sure_as_it_would_be_alone():
 
 
 # ---- other people's code
+@pytest.mark.parametrize('seeds', [3, 4, 7, 20])
+def test_seeds_alone_have_the_interval_and_the_p_value_of_a_t_test(seeds):
+    x = np.random.default_rng(seeds).normal(.5, 1, size=(seeds, 8))
+    for [ours], column in zip(spreads(x), x.T):
+        theirs = ttest_1samp(column, 0)
+        np.testing.assert_allclose(interval(ours), theirs.confidence_interval(.95), rtol=1e-9)
+        np.testing.assert_allclose(interval(ours, level=.2), theirs.confidence_interval(.8), rtol=1e-9)
+        assert p_value(ours, 0) == pytest.approx(theirs.pvalue, rel=1e-6)
+
+
 @pytest.mark.parametrize('statistic, theirs', [(MEAN, np.mean), (MEDIAN, np.median)], ids=['mean', 'median'])
 @pytest.mark.parametrize('seed', range(3))
 def test_one_seed_has_the_standard_error_of_scipy(statistic, theirs, seed): # from 4,000 draws each, off by 1.1 %
@@ -335,7 +345,7 @@ def asked(n, question='who is more robust?'):
 def table(medians, probe='critical_norm', quantity='median'):
     "Measurements from seeds × attacks × models."
     s, k, m = (v.ravel() for v in np.indices(medians.shape))
-    found = dict(model=np.array(['a', 'b'])[m], family='', probe=probe, quantity=quantity, setting=[f'attack={i}' for i in k], space='pixel', seed=s,
+    found = dict(model=np.array([*'abcdefg'])[m], family='', probe=probe, quantity=quantity, setting=[f'attack={i}' for i in k], space='pixel', seed=s,
                  value=medians.ravel(), unit='', flags='')
     return pd.DataFrame(found, columns=COLUMNS)
 
@@ -343,7 +353,7 @@ def table(medians, probe='critical_norm', quantity='median'):
 def image_table(x, probe='critical_norm', quantity='norm'):
     "Values of single images from seeds × attacks × images × models."
     s, k, i, m = (v.ravel() for v in np.indices(x.shape))
-    found = dict(model=np.array(['a', 'b'])[m], probe=probe, quantity=quantity, setting=[f'attack={j}' for j in k], space='pixel', seed=s,
+    found = dict(model=np.array([*'abcdefg'])[m], probe=probe, quantity=quantity, setting=[f'attack={j}' for j in k], space='pixel', seed=s,
                  image=i, value=x.ravel())
     return pd.DataFrame(found, columns=IMAGE_COLUMNS)
 
@@ -380,6 +390,20 @@ def test_an_effect_among_nothing_is_found(factor, verdict):
     said = [list(judge(asked(5), table(world)).verdict) for world in drawn]
     assert np.mean([v[2] == verdict for v in said]) >= .95 # Holm asks for p ≤ .01 of two degrees of freedom
     assert np.mean([decided(pd.DataFrame(dict(verdict=v[:2] + v[3:]))).any() for v in said]) <= at_most(.05, 40)
+
+
+def test_an_order_of_seven_fails_no_more_often_than_one_of_two(): # 2.5 %: the other half of 5 % would speak for it
+    drawn = np.random.default_rng(16).normal(1, .05, size=(250, 3, 1, 7))
+    claim = replace(asked(1)[0], models=tuple('abcdefg'))
+    said = [judge([claim], table(world)).verdict[0] for world in drawn]
+    assert said.count('holds') == 0 and said.count('fails')/250 <= at_most(.025, 250) < .07
+
+
+def test_an_order_holds_only_if_every_step_does():
+    drawn = np.random.default_rng(17).normal(1, .01, size=(3, 1, 4))*np.array([3, 2, 2, 1])
+    claim = replace(asked(1)[0], models=('a', 'b', 'c', 'd'))
+    whole, shorter = (judge([replace(claim, models=m)], table(drawn)).iloc[0] for m in (('a', 'b', 'c', 'd'), ('a', 'b', 'd')))
+    assert (whole.verdict, whole.reason) == ('undecided', 'undecided: b > c') and shorter.verdict == 'holds'
 
 
 @pytest.mark.parametrize('known', [False, True])
