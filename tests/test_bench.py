@@ -191,8 +191,11 @@ def test_shares_of_a_profile_sum_to_one_and_products_are_found():
     spent = operations(lambda: [a @ a for _ in range(5)])
     total = spent.pop('total')                  # by the clock, so on a busy machine far more than the operations took
     assert .5*sum(spent.values()) < spent['aten::mm'] <= total
-    p, sizes = profile_training('fit', .05, 'synthetic')
-    assert math.isclose(p['products'] + p['other'] + p['between'], 1) and p['seconds'] > 0 and '50 synthetic images' in sizes
+    for _ in range(5): # seconds are those of a longer run less those of a shorter one, which other work may hold up
+        p, sizes = profile_training('fit', .05, 'synthetic')
+        assert math.isclose(p['products'] + p['other'] + p['between'], 1) and '50 synthetic images' in sizes
+        if p['seconds'] > 0: break
+    assert p['seconds'] > 0, 'a wrong sign would be wrong every time'
     with pytest.raises(InputError, match='choose fit or kh'): profile_training('bp')
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from locallearning.core import COLUMNS
+from locallearning.core import COLUMNS, measure
 from locallearning.lab.answers import answers
 from locallearning.lab.claims import Claim
 from locallearning.lab.report import read_report
@@ -64,3 +64,16 @@ def test_zero_lies_in_a_range_from_zero_whether_or_not_images_are_known():
     rows = table(np.median(x, axis=1))
     row = judge([claim], rows, image_table(x)).iloc[0]
     assert 'nan' not in row.effect and row.verdict == judge([claim], rows).verdict[0]
+
+
+def test_a_median_that_sits_on_a_grid_and_never_moves_is_not_sure():
+    "Norms read off a grid: whichever images are drawn, the medians are the same two points, which says nothing of how far they are apart."
+    claim = Claim('g', 'a > b', 'made up', 'order', ('a', 'b'), 'critical_norm', 'median', 'attack=rp', ledger='ours')
+    x = np.where(np.random.default_rng(0).random((200, 2)) < .9, [.5, .45], .3)
+    rows = pd.DataFrame([measure(m, 'critical_norm', 'median', v, setting=dict(attack='rp')) for m, v in zip('ab', np.median(x, 0))])
+    images = pd.DataFrame([dict(model=m, probe='critical_norm', quantity='norm', setting='attack=rp', space='pixel', seed=0, image=i, value=v)
+                           for m, column in zip('ab', x.T) for i, v in enumerate(column)])
+    row = judge([claim], rows, images).iloc[0]
+    assert (row.verdict, row.p, row.effect) == ('undecided', '', '× 1.11')
+    moved = images.assign(value=images.value*np.random.default_rng(1).normal(1, .01, 400))
+    assert judge([claim], rows, moved).iloc[0].verdict == 'holds', 'off the grid it is seen'

@@ -125,6 +125,12 @@ class Estimate(NamedTuple):
         if self.bare: return f'{seeds}, no interval'
         return f'{seeds} × {self.images} images' if self.images else seeds
 
+# %% ../../nbs/lab/06_verdicts.ipynb #74717fd5
+def _stuck(stats, values): # one per model: drawing images moves its statistic nowhere, in a seed where they differ
+    if np.isin(values[np.isfinite(values)], (0, 1)).all(): return np.zeros(values.shape[-1], bool) # a share has its own least error
+    differ = np.nanmax(values, axis=1) > np.nanmin(values, axis=1)
+    return ((np.ptp(stats, axis=0) == 0) & differ).any(0)
+
 # %% ../../nbs/lab/06_verdicts.ipynb #c28cd99b
 def estimate(
     claim:Claim,            # what to measure
@@ -136,12 +142,17 @@ def estimate(
     stats, n = None, 0
     if per_image is not None:
         n = per_image.shape[1]
-        stats = contrasts(claim, redrawn(per_image, PER_IMAGE[claim.quantity][1]))
+        drawn = redrawn(per_image, PER_IMAGE[claim.quantity][1])
+        stats = contrasts(claim, drawn)
         stats = stats[np.isfinite(stats).all((1, 2))]
         if len(stats) < 2: stats, n = None, 0
     logs = is_ratio(claim) and (each > 0).all() and (stats is None or (stats > 0).all())
     values = np.exp(np.log(each).mean(0)) if logs else each.mean(0)
-    return Estimate(numbers.mean().to_numpy(), values, each, spreads(each, stats, n, logs), n)
+    found = spreads(each, stats, n, logs)
+    stuck = _stuck(drawn, per_image) if n else np.zeros(0, bool)
+    for j in range(len(found)): # a median that sits on a grid says nothing of images
+        if stuck[j:j + 2].any(): found[j] = [s._replace(images=np.nan) for s in found[j]]
+    return Estimate(numbers.mean().to_numpy(), values, each, found, n)
 
 # %% ../../nbs/lab/06_verdicts.ipynb #6ab59fea
 def _pairs(claim):
