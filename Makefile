@@ -12,17 +12,18 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) i
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv reproduce bench test nbdev_export nbdev_clean nbdev_test pytest notebook docs report figure readme constraints clean
+.PHONY: help venv reproduce bench test nbdev_export nbdev_clean nbdev_test pytest notebook docs report figure readme reference constraints clean
 
 help:
 	@echo 'make reproduce    install, then run the Hebbian experiments and draw every figure'
 	@echo 'make bench        install, then time the package against formulas, other packages and the hardware (10 minutes)'
 	@echo 'make test         nbdev_export, nbdev_clean, nbdev_test and pytest; each is also a target of its own'
 	@echo 'make notebook     open Jupyter on the notebooks'
-	@echo 'make docs         build the site (needs Quarto for the last step)'
+	@echo 'make docs         build and check the site: by Quarto, or plain pages by pandoc where there is none'
 	@echo 'make report       judge the tables in reports/ anew and make the pages of the report from them/'
 	@echo 'make figure       copy figure 1 of what make reproduce made into nbs/images, for the README'
 	@echo 'make readme       write README.md from nbs/index.ipynb'
+	@echo 'make reference    write the table of public names and the help of the commands into nbs/'
 	@echo 'make constraints  write the installed set to constraints.txt'
 	@echo 'make clean        remove builds and caches; .venv and runs stay'
 
@@ -72,6 +73,9 @@ figure: $(STAMP)
 
 readme: $(STAMP)
 	$(BIN)/python tools/readme.py
+
+reference: $(STAMP)
+	$(BIN)/python tools/reference.py
 
 constraints: $(STAMP)
 	$(BIN)/python tools/constraints.py

@@ -24,6 +24,9 @@ MODULES = sorted('.'.join(p.relative_to(PACKAGE).with_suffix('').parts) for p in
 source = lambda module: (PACKAGE/f'{module.replace(".", "/")}.py').read_text(encoding='utf-8')
 
 
+def pages_of(section): return [page for part in section['contents'] for page in ([part] if isinstance(part, str) else pages_of(part))]
+
+
 # --- signatures
 
 def default(value):
@@ -101,7 +104,7 @@ def order():
     "Modules in the order of the reference section of the sidebar."
     reference = next(part for part in SIDEBAR if part['section'] == 'Reference')
     found = {}
-    for page in [page for shelf in reference['contents'] for page in shelf['contents']]:
+    for page in [page for page in pages_of(reference) if page.endswith('.ipynb')]:
         cells = json.loads((NOTEBOOKS/page).read_text(encoding='utf-8'))['cells']
         code = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'code')
         found[re.search(r'^#\|\s*default_exp\s+(\S+)', code, re.M)[1]] = len(found)

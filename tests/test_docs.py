@@ -1,18 +1,14 @@
-"""The pages: what nbdev makes of the notebooks, links and pictures. Quarto itself is not needed."""
+"""The notebooks and pages as they are committed: links, pictures, what the site needs of them. What is made of them: test_site.py."""
 import ast
 import base64
 import importlib.util
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
+from pages.symbols import places
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT/'nbs'
@@ -86,8 +82,10 @@ def test_stub_points_to_the_real_settings():
 
 
 def test_pages_fetch_nothing_from_another_host():
-    assert site()['format']['html']['html-math-method'] == 'mathml' and site()['format']['html']['theme'] == 'default'
-    assert 'url(' not in (NBS/'styles.css').read_text() and '@import' not in (NBS/'styles.css').read_text()
+    html = site()['format']['html']
+    assert html['html-math-method'] == 'mathml' and html['theme'] == dict(light='default', dark=['darkly', 'dark.scss'])
+    assert re.search(r'^\$web-font-path: false;', (NBS/'dark.scss').read_text(), re.M), "Bootswatch's theme would fetch its font"
+    for sheet in ('styles.css', 'dark.scss'): assert not re.search(r'url\(|@import', (NBS/sheet).read_text())
 
 
 def test_every_sidebar_entry_exists():
@@ -121,7 +119,7 @@ def test_folds_of_report_pages_open_and_close(path):
     "Each has a summary, and an empty line before the Markdown inside, without which it would be shown as it is written."
     shown = [''.join(o['data']['text/markdown']) for c in cells(path, 'code') for o in c['outputs'] if 'text/markdown' in o.get('data', {})]
     for text in shown:
-        folds = re.findall(r'^<details><summary>[^\n<]+</summary>\n\n.+?\n\n</details>$', text, re.M | re.S)
+        folds = re.findall(r'^<details><summary>[^\n]+</summary>\n\n.+?\n\n</details>$', text, re.M | re.S)
         assert text.count('<details>') == text.count('</details>') == len(folds)
     assert path.stem == 'reproduction' or any('<details>' in text for text in shown)
 
@@ -138,9 +136,10 @@ def test_links_have_targets(path):
 
 
 def anchors(path):
-    "The names that pandoc gives to the headings of a page."
+    "The names that pandoc gives to the headings of a page, and those of the definitions that it documents."
+    own = {s.anchor for place, s in places().values() if path.suffix == '.ipynb' and NBS/place == path.resolve()}
     headings = re.findall(r'^#+ +(.+?)(?: *\{.*\})?$', markdown(path), re.M)
-    return {re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', h.lower()))) for h in headings}
+    return own | {re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', h.lower()))) for h in headings}
 
 
 def test_a_missing_anchor_is_noticed(tmp_path):
@@ -235,57 +234,3 @@ def test_no_notebook_moves_those_that_run_after_it():
     moved = [name(p) for p in sorted(NBS.rglob('*.ipynb')) for c in cells(p, 'code')
              if re.search(r"os\.chdir\(|environ\['LOCALLEARNING_RUNS'\] *=", ''.join(c['source']))]
     assert moved == [], 'use contextlib.chdir, or an `out` of its own'
-
-
-# --- processing
-
-def process(folder):
-    "The checkout copied, with one executed experiment, and its documentation made without Quarto."
-    copy = folder/'checkout'
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.*', 'runs', '_docs', '_proc', 'build', 'dist', '*.egg-info', '__pycache__', 'tests'))
-    if EXPERIMENTS:
-        run = copy/'runs'/EXPERIMENTS[0].parent.name/'quick-mnist5k'/'seed0'/'notebooks'
-        run.mkdir(parents=True)
-        shutil.copy(EXPERIMENTS[0], run)
-    # A PATH of two folders: no Quarto, and nothing that could fetch it.
-    env = {k: v for k, v in os.environ.items() if k != 'LOCALLEARNING_RUNS'} | {'PATH': '/usr/bin:/bin'}
-    done = subprocess.run([sys.executable, copy/'tools'/'docs.py'], cwd=copy, env=env, capture_output=True, text=True)
-    return dict(copy=str(copy), done={k: getattr(done, k) for k in ('returncode', 'stdout', 'stderr')})
-
-
-@pytest.fixture(scope='session')
-def processed(once):
-    made = once('docs', process)
-    return Path(made['copy']), SimpleNamespace(**made['done'])
-
-
-@pytest.mark.skipif(bool(shutil.which('quarto', path='/usr/bin:/bin')), reason='this test is about a machine without Quarto')
-def test_docs_stop_after_processing_where_there_is_no_quarto(processed):
-    copy, done = processed
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert 'no Quarto' in done.stdout and not (copy/'_docs').exists()
-
-
-def test_every_notebook_and_page_is_processed(processed):
-    copy, done = processed
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert [e for e in sidebar() if not (copy/'_proc'/e).is_file()] == []
-    for extra in ('_quarto.yml', 'nbdev.yml', 'sidebar.yml', 'styles.css'): assert (copy/'_proc'/extra).is_file()
-
-
-def test_nbdev_yml_is_up_to_date(processed):
-    assert (processed[0]/'nbs'/'nbdev.yml').read_text() == (NBS/'nbdev.yml').read_text(), 'run `make docs`'
-
-
-def test_parameters_are_documented(processed):
-    shown = [''.join(o['data'].get('text/markdown', '')) for c in cells(processed[0]/'_proc'/'00_core.ipynb', 'code')
-             for o in c['outputs'] if 'data' in o]
-    assert any('def check(' in text and '# what has to hold' in text for text in shown), 'comments beside parameters reach the page'
-
-
-@pytest.mark.skipif(not EXPERIMENTS, reason='no experiments yet')
-def test_experiment_pages_say_where_their_results_come_from(processed):
-    first, *others = EXPERIMENTS
-    shown = lambda p: ''.join(''.join(c['source']) for c in cells(processed[0]/'_proc'/p.relative_to(NBS), 'markdown'))
-    assert 'profile and data `quick-mnist5k`, seed 0, at commit' in shown(first)
-    for path in others: assert 'Shown without results' in shown(path)

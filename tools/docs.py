@@ -1,89 +1,75 @@
-"""The site: nbdev's processing of the notebooks, then Quarto where there is one.
+"""The site: what the notebooks show, nbdev's processing, then Quarto; without Quarto, plain pages by pandoc. Both are checked.
 
-nbdev's own commands are not used, because without Quarto they try to install it as root. Experiment notebooks are committed without
-outputs; here each is replaced by what `make reproduce` made of it, with a line that says from where."""
+nbdev's own commands are not used: without Quarto they try to install it as root, and with it they show what Python says about the
+definitions, not what the source does (`pages/symbols.py`)."""
 import os
+import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
-import nbformat
-from execnb.nbio import read_nb
-from nbdev.config import get_config
-from nbdev.processors import FilterDefaults
+import pypandoc
+import yaml
 from nbdev.quarto import refresh_quarto_yml
-from nbdev.serve import proc_nbs
-from nbformat.v4 import new_markdown_cell
+from pages.checks import check_site
+from pages.plain import Page, render
+from pages.process import process
+from pages.stage import DOWNLOADS, stage
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def executed(notebook, runs):
-    "The first quick run of an experiment notebook, or None."
-    found = sorted(Path(runs).glob(f'{notebook.parent.name}/quick-*/seed*/notebooks/{notebook.name}'))
-    return found[0] if found else None
+def settings():
+    config = ConfigParser()
+    config.read(ROOT/'settings.ini', encoding='utf-8')
+    return config['DEFAULT']
 
 
-def commit():
-    "Short name of the commit that the site is built from."
-    git = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True)
-    return git.stdout.strip() or 'unknown'
-
-
-def with_origin(notebook, run):
-    "The notebook to show: the executed one where there is one, below its title a line about its origin."
-    nb = nbformat.read(run or notebook, as_version=4)
-    if run:
-        seed, profile = run.parent.parent.name.removeprefix('seed'), run.parent.parent.parent.name
-        line = f'*Executed with profile and data `{profile}`, seed {seed}, at commit `{commit()}`.*'
-    else: line = f'*Shown without results; `locallearning reproduce {notebook.parent.name}` makes them.*'
-    nb.cells.insert(1, new_markdown_cell(line, id='origin'))
-    return nb
-
-
-def stage(runs):
-    "A copy of nbs whose experiments are executed."
-    folder = ROOT/'build'/'nbs'
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT/'nbs', folder, ignore=shutil.ignore_patterns('.*'))
-    missing = 0
-    for notebook in sorted(folder.glob('experiments/*/[0-9]*.ipynb')):
-        run = executed(notebook, runs)
-        missing += run is None
-        nbformat.write(with_origin(notebook, run), notebook)
-    if missing: print(f'{missing} experiment notebooks have no quick run under {runs}: shown without results (`make reproduce` first)')
-    return folder
-
-
-def culprits(folder):
-    "Notebooks that nbdev cannot process, with the reason: its parallel run does not say which one it was."
-    os.environ['IN_TEST'] = '1'
-    for notebook in sorted(folder.rglob('*.ipynb')):
-        try: FilterDefaults()(read_nb(notebook))
-        except Exception as error: yield f'{notebook.relative_to(folder)}: {type(error).__name__}: {error}'
-
-
-def process():
-    "nbdev's processing; the folder that Quarto renders."
+def processed():
+    "The folder that Quarto or pandoc renders."
     refresh_quarto_yml()
-    folder = stage(os.environ.get('LOCALLEARNING_RUNS') or ROOT/'runs')
-    try: return proc_nbs(str(folder), force=True)
-    except Exception as error: sys.exit('\n'.join(culprits(folder)) or repr(error))
+    git, notebooks = settings(), ROOT/'build'/'nbs'
+    colab = f"https://colab.research.google.com/github/{git['user']}/{git['repo']}/blob/{git['branch']}"
+    runs = Path(os.environ.get('LOCALLEARNING_RUNS') or ROOT/'runs').resolve()
+    missing = stage(runs, notebooks, colab)
+    if missing: print(f'{missing} experiment notebooks have no quick run under {runs}: shown without results (`make reproduce` first)')
+    failed = process(notebooks, ROOT/'_proc')
+    if failed: sys.exit('\n'.join(failed))
+    return ROOT/'_proc'
+
+
+def by_quarto(source, site):
+    "The site by Quarto; a warning is an error."
+    done = subprocess.run(['quarto', 'render', '--no-cache'], cwd=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf-8')
+    print(done.stdout)
+    shutil.rmtree(site, ignore_errors=True)
+    if done.returncode: sys.exit(f'Quarto ended with {done.returncode}')
+    shutil.move(source/site.name, site)
+    shutil.copytree(source/DOWNLOADS, site/DOWNLOADS, dirs_exist_ok=True)
+    return re.findall(r'^.*\b(?:WARN|WARNING|ERROR)\b.*$', re.sub(r'\x1b\[[\d;]*m', '', done.stdout), re.M)
+
+
+def by_pandoc(source, site):
+    "The site by pandoc alone."
+    quarto = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']
+    navbar = [(entry['text'], entry['href']) for entry in quarto['navbar']['left']]
+    return render(source, site, pypandoc.get_pandoc_path(), dict(footer=quarto['page-footer']['left'], navbar=navbar))
 
 
 def main():
     os.chdir(ROOT)
-    cache = process()
-    if not shutil.which('quarto'):
-        print(f'The notebooks are processed in {cache.name}/. There is no Quarto here, so the site stops at this point;\n'
-              "`pip install -c constraints.txt -e '.[docs]'` fetches it where its release page can be reached.")
-        return
-    subprocess.run(['quarto', 'render', '--no-cache'], cwd=cache, check=True)
-    site = ROOT/get_config().doc_path.name
-    shutil.rmtree(site, ignore_errors=True)
-    shutil.move(cache/site.name, site)
-    print(f'The site is in {site.name}/index.html')
+    source, site = processed(), ROOT/settings()['doc_path']
+    quarto = bool(shutil.which('quarto'))
+    wrong = (by_quarto if quarto else by_pandoc)(source, site)
+    notebooks = [p.relative_to(source) for p in sorted(source.rglob('*.ipynb')) if DOWNLOADS not in p.parts]
+    pages = {ROOT/'nbs'/p: site/p.parent/Page(source/p).name for p in notebooks}
+    wrong += check_site(site, pages, settings()['doc_host'])
+    if wrong: sys.exit('\n'.join(wrong) + f'\n{len(wrong)} faults of the site')
+    how = '' if quarto else ', made by pandoc alone: there is no Quarto here, which adds search, folding and the theme.\n' \
+        "`pip install -c constraints.txt -e '.[docs]'` fetches it where its release page can be reached"
+    print(f'The site is in {site.name}/index.html{how}')
 
 
 if __name__ == '__main__': main()

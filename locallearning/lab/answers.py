@@ -167,9 +167,10 @@ SPOKEN = ('published', 'measured', 'effect', 'reason', 'flags')
 def _long(why): return f'the claim {why}' if why.startswith(('is about', 'needs')) else why
 
 # %% ../../nbs/lab/10_answers.ipynb #3a21006a
-def _folded(line, statements): # a summary that opens
+def _folded(line, statements): # a summary that opens; it is HTML, in which Markdown is not read
+    summary = re.sub(r'`(.*?)`', r'<code>\1</code>', line)
     inside = '\n'.join(f'- {s}' for s in statements)
-    return f'<details><summary>{line.replace("`", "")}</summary>\n\n{inside}\n\n</details>'
+    return f'<details><summary>{summary}</summary>\n\n{inside}\n\n</details>'
 
 # %% ../../nbs/lab/10_answers.ipynb #606e203f
 def names_page(
