@@ -21,7 +21,7 @@ help:
 	@echo 'make notebook     open Jupyter on the notebooks'
 	@echo 'make docs         build and check the site: by Quarto, or plain pages by pandoc where there is none'
 	@echo 'make report       judge the tables in reports/ anew and make the pages of the report from them/'
-	@echo 'make figure       copy figure 1 of what make reproduce made into nbs/images, for the README'
+	@echo 'make figure       copy the start page'"'"'s figure of what make reproduce made into nbs/images'
 	@echo 'make readme       write README.md from nbs/index.ipynb'
 	@echo 'make reference    write the table of public names and the help of the commands into nbs/'
 	@echo 'make constraints  write the installed set to constraints.txt'

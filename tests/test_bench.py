@@ -251,8 +251,27 @@ def test_a_whole_name_chooses_one_row_and_a_part_all_that_have_it():
     rows = json.loads(bench_json([Row(n, ours=1., floor=2., against='floor', at_most=1.) for n in ('step', 'step, certified')]))['rows']
     bench = Bench(dict(here=dict(rows=rows)))
     count = lambda *names: len(bench.table(*names).splitlines()) - 2
-    assert (count('step'), count('certified'), count('ste'), count()) == (1, 1, 2, 2)
-    with pytest.raises(InputError, match="no row is called .'jump'"): bench.table('jump')
+    assert (count('step'), count('certified'), count('ste')) == (1, 1, 2)
+    for names in (['jump'], []):
+        with pytest.raises(InputError, match='no row is called .*step, certified'): bench.table(*names)
+
+
+def timed(name, gain, **more): return dict(name=name, ours=1., ratios={'textbook/ours': gain}, target='', reached=None, note='') | more
+
+
+def test_the_largest_gains_lead():
+    rows = [timed('a', 2.), timed('b --help', 3000.), timed('c', 1., ratios={'ours/peer': .1})]
+    lines = Bench(dict(here=dict(rows=rows))).largest(2).splitlines()
+    assert lines[2:] == ['| b \\--help | 3,000 × the formula word for word |', '| c | 10 × the fastest other package |']
+
+
+def test_targets_are_counted_and_notes_are_sentences():
+    rows = [timed('a', 2., reached=True, note='with --all'), timed('b', 3., reached=False), timed('c', 3.)]
+    bench = Bench(dict(here=dict(rows=rows)))
+    assert str(bench.targets()).endswith('\n\n1 of 2 targets are reached; missed: b.') and len(bench.targets().splitlines()) == 7
+    assert str(bench.table('a')).endswith('\n\na: with \\--all.')
+    two = Bench(dict(here=dict(rows=rows), there=dict(rows=rows[:1])))
+    assert 'a on there: with' in two.table('a') and '| there | a |' in two.largest()
 
 
 def test_files_of_another_shape_are_no_benchmarks(tmp_path):
@@ -264,7 +283,7 @@ def test_files_of_another_shape_are_no_benchmarks(tmp_path):
 def test_committed_benchmarks_are_read():
     found = read_bench(Path(__file__).parent.parent/'reports'/'bench')
     assert 'AMD EPYC (AVX512), 2 threads of 2 cores' in found.machines()
-    assert 'KH step' in found.table() and 'KH loop' in found.profiles()
+    assert 'KH step' in found.targets() and 'KH loop' in found.profiles()
 
 
 def test_a_machine_is_read_whichever_way_it_was_described():

@@ -181,7 +181,7 @@ def test_wrong_predictions_are_refused(wrong, message):
 
 def test_ledgers_are_counted_apart():
     frame = judge([OURS, replace(OURS, id='second'), ORDER, VALUE], norms((2., 8.)), params=PAPER)
-    assert claims_table(frame).splitlines()[:3] == ['what the text of the paper says: 1 claims: 1 not run', 'what its figures and stored results show: 1 claims: 1 not run',
+    assert claims_table(frame).splitlines()[:3] == ['what the text of the paper says: 1 claim: 1 not run', 'what its figures and stored results show: 1 claim: 1 not run',
                                                     'what this project asks or predicts: 2 claims: 2 hold']
 
 
@@ -473,7 +473,7 @@ def test_table_counts_decides_and_folds():
     many = [replace(VALUE, id=f'value_{i}') for i in range(40)]
     claims = [ORDER, *many, replace(ORDER, id='nobody', models=('kh', 'jreg'))]
     lines = claims_table(judge(claims, rows, params={}), width=100).splitlines()
-    assert lines[:2] == ['what the text of the paper says: 2 claims: 1 hold, 1 not run', 'what its figures and stored results show: 40 claims: 40 not comparable']
+    assert lines[:2] == ['what the text of the paper says: 2 claims: 1 holds, 1 not run', 'what its figures and stored results show: 40 claims: 40 not comparable']
     assert lines[3].startswith('holds     kh > l2 > bp  (order)') and max(map(len, lines)) <= 100
     folded = [l for l in lines if l.startswith('40 not comparable')]
     assert len(folded) == 1 and 'value_0, ' in folded[0] and folded[0].endswith(' more')

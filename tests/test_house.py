@@ -225,7 +225,7 @@ def test_no_file_of_the_machinery_was_touched(house):
 
 def test_reproduce_and_list_know_it(house, reproduced):
     said, folder = reproduced
-    assert '1 claims: 1 hold' in said and (folder/'models'/'net.safetensors').is_file()
+    assert '1 claim: 1 holds' in said and (folder/'models'/'net.safetensors').is_file()
     assert 'What a mean can do' in (shown := command(house, 'list')) and 'mean/01_means' in shown and 'smoke' in shown
 
 

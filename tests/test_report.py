@@ -286,9 +286,9 @@ def test_cells_of_a_table_stay_in_their_column():
 
 def test_claims_that_were_decided_have_a_line_and_the_rest_a_fold_a_reason(full):
     page = ledger_page(read_report(full), 'paper')
-    assert page.startswith('5 claims: 1 hold, 1 fail, 3 not comparable.') and 'Prediction' not in page
+    assert page.startswith('5 claims: 1 holds, 1 fails, 3 not comparable.') and 'Prediction' not in page
     assert '| One \\| two | KH 0.12 > BP 0.04 | KH 0.16, BP 0.06 | KH > L2: × 1.65 [1.5, 1.8] | 3 seeds × 1000 images; p .01 |' in page and 'p .01; allowed 1 to 2 |' in page
-    assert page.index('**1 hold**') < page.index('One') < page.index('**1 fail**') < page.index('| Two') < page.index('<details>'), 'what was decided comes first'
+    assert page.index('**1 holds**') < page.index('One') < page.index('**1 fails**') < page.index('| Two') < page.index('<details>'), 'what was decided comes first'
 
 
 def test_what_is_secondary_is_folded(full):
@@ -307,7 +307,7 @@ def test_ledgers_are_counted_and_told_apart(full):
     report = read_report(full)
     assert [line.split(' | ')[1:] for line in count_page(report).splitlines()[2:]] == [['5', '1', '1', '0', '3', '0 |'], ['1', '1', '0', '0', '0', '0 |'], ['3', '1', '0', '1', '0', '1 |']]
     ours = ledger_page(report, 'ours')
-    assert ours.startswith('3 claims: 1 hold, 1 undecided, 1 not run.') and '| statement | predicted | measured |' in ours and 'One' not in ours and 'Statement' not in ours
+    assert ours.startswith('3 claims: 1 holds, 1 undecided, 1 not run.') and '| statement | predicted | measured |' in ours and 'One' not in ours and 'Statement' not in ours
     assert 'KH masked |' in ledger_page(report, 'outputs') and '| statement | published |' in ledger_page(report, 'outputs')
 
 

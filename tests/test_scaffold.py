@@ -239,7 +239,7 @@ def test_unchanged_names_the_files_that_a_step_touched(tmp_path):
     assert done.returncode == 1 and 'kept' in done.stderr
 
 
-def test_the_picture_of_the_readme_is_figure_1_of_its_command(tmp_path):
+def test_the_picture_of_the_readme_is_one_that_its_command_makes(tmp_path):
     figure = import_tool('figure')
     target = tmp_path/'picture.png'
     with pytest.raises(SystemExit, match='`make reproduce` makes it'): figure.main(tmp_path, target)

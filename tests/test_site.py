@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from pages import checks, stage
 from pages.plain import Page, flat
 from pages.process import process
-from pages.symbols import linked, markdown, options_kept, public_names, sentence_of, symbols, targets
+from pages.symbols import as_prose, linked, markdown, public_names, sentence_of, symbols, targets
 from pages.tables import markdown_table
 from reference import PAGES
 
@@ -239,7 +239,7 @@ def test_definitions_are_shown_without_raw_markdown():
     climb, peak, _ = symbols(DEFINED, 'hills')
     shown = markdown(climb, 'https://x.org/hills.py#L3')
     assert '```python\nclimb(x, eps=1e-3, *, steps, bounds=(0., 1.), **more) -> Tensor\n```' in shown
-    assert '| `eps` | `float\\|None` | radius, as in `PGD` |' in shown and '| *returns* | `Tensor` | in the ball; see \\-\\-seed |' in shown
+    assert '| `eps` | <code>float&#124;None</code> | radius, as in `PGD` |' in shown and '| *returns* | `Tensor` | in the ball; see \\-\\-seed |' in shown
     assert '```python\n>>> climb(x)\ntensor([1.])\n```' in shown and '[In its module](https://x.org/hills.py#L3)' in shown
     assert 'class Peak(Piece)\n\nPeak(height=1.)' in markdown(peak, '') and '| `steep` | How steep it is, or \\| not |' in markdown(peak, '')
 
@@ -249,7 +249,15 @@ def test_definitions_are_shown_without_raw_markdown():
 def test_the_first_sentence(doc, said): assert sentence_of(doc) == said
 
 
-def test_options_stay_options(): assert options_kept('--a and `--b`, c--d, -- e') == '\\-\\-a and `--b`, c--d, -- e'
+def test_words_of_the_source_as_prose():
+    assert as_prose('--a and `--b`, c--d, -- e') == '\\-\\-a and `--b`, c--d, -- e'
+    assert as_prose("'best' or 'the last', an image's; `'x'` and ''") == "`'best'` or `'the last'`, an image's; `'x'` and `''`"
+
+
+def test_a_comment_after_the_parameters_is_that_of_the_result():
+    (found,) = symbols('def f(\n    x, # one\n    y, # two\n): # both\n    "Add."\n', 'm')
+    assert [p.comment for p in found.parameters] == ['one', 'two'] and found.returns.comment == 'both'
+
 
 
 def test_only_names_that_can_mean_nothing_else_become_links():

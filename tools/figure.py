@@ -1,4 +1,4 @@
-"""The picture of the README: figure 1 of what `make reproduce` made, in so few colours that it is small."""
+"""The first picture of the README, from what `make reproduce` made, in so few colours that it is small."""
 import os
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-FIGURE = 'hebbian/quick-mnist5k/seed0/figures/figure1_perturbations.png'
+FIGURE = 'hebbian/quick-mnist5k/seed0/figures/accuracy_under_pgd.png'
 LIMIT = 150_000  # bytes
 
 

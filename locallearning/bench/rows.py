@@ -99,30 +99,66 @@ class Bench:
         "The hardware of each."
         machines = {name: f['hardware'] for name, f in self.files.items()}
         return _table(dict(machine=name, hardware=hardware_line(m), date=m['date']) for name, m in machines.items())
-    def table(self,
-        *names:str, # of rows, or parts of names; none: all, without what was timed
+    def largest(self,
+        n:int=6, # rows
     ):
-        "Ratios and targets of some rows, with what was compared; raises `InputError` where there is no such row."
+        "The rows that are furthest ahead of the formula taken word for word, or of another package."
+        rows = [(name, r) for name, f in self.files.items() for r in f['rows']]
+        gains = [(gain, name, r, than) for name, r in rows for gain, than in _gains(r)]
+        said = lambda gain, r, than: {'row': _name(r), 'how many times as fast': f'{_short(gain)} {than}'}
+        first = sorted(gains, key=lambda g: -g[0])[:n]
+        return _table(self._machine(name) | said(gain, r, than) for gain, name, r, than in first)
+    def targets(self):
+        "All rows with their targets, and how many were reached."
+        rows = [r for f in self.files.values() for r in f['rows'] if r['reached'] is not None]
+        missed = [_name(r) for r in rows if not r['reached']]
+        said = f'{len(rows) - len(missed)} of {len(rows)} targets are reached'
+        said += f'; missed: {", ".join(missed)}.' if missed else '.'
+        return _page(self._table_of(_ratios, lambda r: 'profile' not in r), said)
+    def table(self,
+        *names:str, # of rows, or parts of names
+    ):
+        "Ratios of some rows, and below them what was timed; raises `InputError` where there is no such row."
         known = {r['name'] for f in self.files.values() for r in f['rows'] if 'profile' not in r}
-        wanted = {r for n in names for r in ([n] if n in known else [k for k in known if n in k])} if names else known
+        wanted = {r for n in names for r in ([n] if n in known else [k for k in known if n in k])}
         check(wanted, f'no row is called {names}; there are {sorted(known)}')
-        note = lambda r: {'what was timed': r['note']} if names else {}
-        return self._table_of(lambda r: _ratios(r) | note(r), lambda r: r['name'] in wanted)
+        rows = [(name, r) for name, f in self.files.items() for r in f['rows'] if r['name'] in wanted]
+        said = [f'{_name(r)}{self._on(name)}: {_options_kept(r["note"])}.' for name, r in rows if r['note']]
+        return _page(self._table_of(_ratios, lambda r: r['name'] in wanted), '\n\n'.join(said))
     def profiles(self):
         "Where the time of the trainings went."
         return self._table_of(_shares, lambda r: 'profile' in r)
+    def _machine(self, name): return {'machine': name} if len(self.files) > 1 else {}
+    def _on(self, name): return f' on {name}' if len(self.files) > 1 else ''
     def _table_of(self, show, wanted):
-        machine = lambda name: {'machine': name} if len(self.files) > 1 else {}
-        return _table(machine(name) | show(r) for name, f in self.files.items() for r in f['rows'] if wanted(r))
+        return _table(self._machine(name) | show(r) for name, f in self.files.items() for r in f['rows'] if wanted(r))
 
 # %% ../../nbs/bench/05_rows.ipynb #a33f4683
+def _short(ratio): return f'{ratio:.3g} ×' if ratio < 1000 else f'{ratio:,.0f} ×'
+
+# %% ../../nbs/bench/05_rows.ipynb #c4f0a2d1
+def _options_kept(text): return text.replace('--', '\\--') # two dashes of an option, which Markdown takes for one
+
+# %% ../../nbs/bench/05_rows.ipynb #c4f0a2d2
+def _name(r): return _options_kept(r['name'])
+
+# %% ../../nbs/bench/05_rows.ipynb #c4f0a2d3
+def _gains(r): # how many times as fast as what, where that was timed
+    ratios = r['ratios']
+    if 'textbook/ours' in ratios: yield ratios['textbook/ours'], 'the formula word for word'
+    if 'ours/peer' in ratios: yield 1/ratios['ours/peer'], 'the fastest other package'
+
+# %% ../../nbs/bench/05_rows.ipynb #c4f0a2d7
+NO_BREAK = '\N{NO-BREAK SPACE}' # a number stays beside its unit
+
+# %% ../../nbs/bench/05_rows.ipynb #c4f0a2d4
 def _ratios(r):
     from locallearning.bench.timing import duration
-    short = lambda v: f'{v:.3g} ×' if v < 1000 else f'{v:,.0f} ×'
     columns = ('ours/floor', 'ours/peer', 'textbook/ours')
-    measured = {k: short(r['ratios'][k]) if k in r['ratios'] else '' for k in columns}
+    measured = {k: _short(r['ratios'][k]) if k in r['ratios'] else '' for k in columns}
     reached = {True: 'yes', False: 'no', None: '–'}[r['reached']]
-    return dict(row=r['name'], ours=duration(r['ours'])) | measured | dict(target=r['target'], reached=reached)
+    shown = dict(row=_name(r), ours=duration(r['ours'])) | measured | dict(target=r['target'], reached=reached)
+    return {k: v if k == 'row' else v.replace(' ', NO_BREAK) for k, v in shown.items()}
 
 # %% ../../nbs/bench/05_rows.ipynb #9fc5d125
 def _shares(r):
@@ -135,6 +171,11 @@ def _shares(r):
 def _table(rows):
     from locallearning.lab.report import table
     return table(list(rows))
+
+# %% ../../nbs/bench/05_rows.ipynb #c4f0a2d5
+def _page(table, said): # with sentences below
+    from locallearning.lab.report import Page
+    return Page(f'{table}\n\n{said}'.strip())
 
 # %% ../../nbs/bench/05_rows.ipynb #602bedb5
 def read_bench(

@@ -54,7 +54,7 @@ def in_full(
 def for_worst_case(
     recipes,        # of attacks
     modules=(),     # further modules whose names they may use
-    more:bool=False,# whether a surrogate adds one
+    more:bool=False,# whether examples made on another model (a surrogate) add one
 )->list[str]: # recipes; [] where they have no worst case, unless a set was asked for
     "Choose the attacks whose worst case is measured: several, all of one norm, noise aside."
     chosen = [r for r in recipes if is_standard(r) or not isinstance(build_attack(r, modules), GaussianNoise)]
@@ -113,7 +113,7 @@ def evaluate_models(
     seed:int=0,             # of the attacks' draws
     modules=(),             # the user's modules whose names recipes may use
     **how,                  # n, bounds, batch_size, as fields of the instruments
-)->Evaluation: # with the worst case over the attacks that stay in ball and box for every model, where they have one
+)->Evaluation: # with the worst case, where there is one, over attacks that stay within radius and valid pixels
     "Attack several models in the same way; raises `InputError` for what is not an attack or not a grid."
     eps = check_grid(eps).tolist()
     alone = {a: build_attack(a, modules) for a in attacks if not is_standard(a)}

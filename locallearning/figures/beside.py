@@ -62,7 +62,7 @@ def norms_beside(
 # %% ../../nbs/figures/05_beside.ipynb #e2b38e07
 def landscapes_beside(
     found:dict,  # label → `LayerLandscape` (`landscape`, `decision`, `quantiles`, `layer`)
-    classes=(),  # their names
+    classes=(),  # names of the classes
 )->dict: # 'landscape': norms and decisions on one plane; 'landscape_quantiles': norms on many
     "Draw the landscapes of all models on the same plane, and boxes of the norms on many planes."
     cuts = plot_landscapes({k: (r.landscape, r.decision) for k, r in found.items()}, classes, columns=min(5, len(found)))

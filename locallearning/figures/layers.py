@@ -26,7 +26,7 @@ def _tile(w):
 def plot_tiles(
     weight,        # width × D
     shape:tuple,   # (C, H, W) of an image, C = 1 or 3, or (H, W)
-    units=None,    # which units; the first 16
+    units=None,    # which units; None: the first 16
     columns:int=4, # tiles in a row
     ax=None,       # draw here instead of in a new figure
 )->Figure: # one panel
@@ -70,12 +70,13 @@ def plot_variances(
 # %% ../../nbs/figures/03_layers.ipynb #9dfbc5df
 @styled
 def plot_layer(
-    raw, pruned,    # weights, width × D
+    raw,            # weights before pruning, width × D
+    pruned,         # weights after it, zero where a unit was pruned
     shape:tuple,    # (C, H, W) of an image
     variances,      # one per unit, before pruning
     spectra:dict,   # inputs → (`Spectrum` raw, `Spectrum` pruned)
     cut:float=None, # of pruning
-    units=None,     # which tiles; the first 16
+    units=None,     # which units are shown as tiles; None: the first 16
     range:tuple=None, # axis of the variances
     note:str='',    # e.g. that the layer has not converged
 )->Figure: # five or more panels

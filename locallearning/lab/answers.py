@@ -155,7 +155,7 @@ def ledger_page(
     blocks = [count_verdicts(claims) + '.']
     for v in DECIDED:
         group = claims[claims.verdict == v]
-        if len(group): blocks += [f'**{len(group)} {VERDICTS[v]}**', table(_lines(group, ledger))]
+        if len(group): blocks += [f'**{count_verdicts(group).split(": ")[1]}**', table(_lines(group, ledger))]
     rest = claims[~claims.verdict.isin(DECIDED)].groupby(['verdict', 'reason'], sort=False)
     said = [f'{len(group)} {v}: {_long(why)}' for (v, why), group in rest]
     return Page('\n\n'.join([*blocks, *(_folded(line, group.statement) for line, (_, group) in zip(said, rest))]))

@@ -22,11 +22,11 @@ class Claim:
     "One statement, and what decides it."
     id:str                  # short name, unique in its family
     statement:str           # what is stated or expected
-    source:str              # where: figure, table, page; of our own, what it follows from
+    source:str              # where in the paper: figure, table, page; of a claim of ours, what it follows from
     kind:str                # 'value', 'range', 'order' or 'equal'
     models:tuple            # one; two: the first compared with the second; of an order all, in the claimed order
-    probe:str               # selects the measurements, as do the next two
-    quantity:str            # one number of that probe
+    probe:str               # selects the measurements, as do the next two: the instrument
+    quantity:str            # one number of that instrument
     setting:str=''          # 'k=v;k=v' that a row has to have; it may have more
     published:object=None   # a number; (low, high); of an order its numbers, or None
     tolerance:float=0.      # how far off still holds; of an order, what still is a tie

@@ -137,7 +137,7 @@ class Config:
     experiments:list        # stems of the notebooks, in running order
     profile:str             # name of the profile
     params:dict             # every parameter of the family's notebooks
-    seeds:list              # samples
+    seeds:list              # one run each
     overrides:dict          # what was set by hand
     device:str = 'auto'     # where to compute
     data_root:str = ''      # folder of the data sets; '' means LOCALLEARNING_DATA or the user's cache
@@ -186,9 +186,9 @@ def data_path(
 def resolve(
     family:Family,              # what is reproduced
     stems:Iterable[str],        # which of its experiments
-    profile:str='quick',        # how large
+    profile:str='quick',        # how large: a profile of the family
     data:str|None=None,         # another data set
-    seeds:Iterable[int]|None=None, # other samples
+    seeds:Iterable[int]|None=None, # other than the profile has
     sets:dict|None=None,        # parameters set by hand
     **more,                     # device, data_root, threads
 )->Config: # checked and complete
@@ -267,7 +267,7 @@ class Spec:
     color:str           # likewise
     model:str           # completed recipe
     training:dict       # what `train_model` gets besides
-    kind:str = ''       # 'published' or 'meant', where a family has both
+    kind:str = ''       # 'published' (as released) or 'meant' (as described), where a family has both
 
 # %% ../../nbs/lab/00_families.ipynb #2ffbb423
 def model_spec(

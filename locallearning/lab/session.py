@@ -124,7 +124,7 @@ def keep(self:Experiment,
 def note(self:Experiment,
     key:str, # name of a model
 )->str: # '' where there is nothing to say
-    "What a reader has to know of a model: the `note` of its pretraining."
+    "What a reader has to know of a model: the `note` of its pretraining, say that a Hebbian layer did not converge."
     return (self.train(key)['pretrain'] or {}).get('note', '')
 
 # %% ../../nbs/lab/02_session.ipynb #f2dec323
@@ -140,7 +140,7 @@ def label(self:Experiment,
 def history(self:Experiment,
     key:str, # name of a model
 ): # DataFrame, as `fit` wrote it
-    "How a training went; adds its accuracy over the epochs, thinned, and what each penalty was in the last one, unweighted."
+    "How a training went; adds its accuracy over the epochs, thinned, and each penalty of the last one, without its weight."
     frame = self.train(key)['history']
     log = dict(list(frame.groupby(['split', 'quantity'])))
     curve = log['test', 'accuracy']
@@ -157,7 +157,7 @@ def history(self:Experiment,
 @patch
 def measure(self:Experiment,
     model:str,      # key of the model
-    probe:str,      # where the number comes from
+    probe:str,      # instrument or step that the number comes from
     quantity:str,   # which number
     value:float,    # the number
     **more,         # setting, unit, flags

@@ -22,7 +22,7 @@ LEVEL = .05
 
 # %% ../../nbs/lab/06_verdicts.ipynb #1331d3f8
 class Weight(NamedTuple):
-    "What one contrast says of a claim."
+    "What one contrast (a number to be compared, see `claims.contrasts`) says of a claim."
     verdict:str # 'holds', 'fails', 'tie' or 'undecided', if it were the only one
     holds:float # p-value of the ends of the region, if the number lies inside; else 1
     fails:float # p-value of the nearer end, if it lies outside; else 1
@@ -303,10 +303,11 @@ VERDICTS = dict(zip(('holds', 'fails', 'undecided', 'not comparable', 'not run')
 def count_verdicts(
     frame:pd.DataFrame, # from `judge`
     what:str='claims',  # what is counted
-)->str: # '3 claims: 1 hold, 2 not run'
+)->str: # '3 claims: 1 holds, 2 not run'
     "How many claims there are of each verdict."
-    counts = {said: int((frame.verdict == v).sum()) for v, said in VERDICTS.items()}
-    return f'{len(frame)} {what}' + ': '*(len(frame) > 0) + ', '.join(f'{n} {said}' for said, n in counts.items() if n)
+    counts = {v: int((frame.verdict == v).sum()) for v in VERDICTS}
+    said = ', '.join(f'{n} {v if n == 1 else VERDICTS[v]}' for v, n in counts.items() if n)
+    return f'{len(frame)} {what.removesuffix("s") if len(frame) == 1 else what}' + (said and f': {said}')
 
 # %% ../../nbs/lab/06_verdicts.ipynb #f5a76f2f
 def _entry(row, width):

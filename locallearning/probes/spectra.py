@@ -24,8 +24,8 @@ from ..state import device_of
 def in_batches(
     x:Tensor|Split|tuple, # images
     size:int,             # how many at a time
-): # iterator over tensors
-    "Go through images, whatever holds them."
+):
+    "Go through images, whatever holds them, a batch at a time."
     if isinstance(x, (tuple, list)): x = as_split(x)
     if isinstance(x, Split): return (xb for xb, *_ in x.batches(size))
     return check_images(x, bounds=None).split(size)

@@ -21,7 +21,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
-        if 'id' in given: self.ids.append(given['id'])
+        if 'id' in given: self.ids.append((given['id'], 'main' in self.inside))
         if tag == 'a' and given.get('href'): self.links.append(given['href'])
         if tag == 'img' and not (given.get('alt') or '').strip(): self.silent.append(given.get('src', ''))
         if tag in LOADED and given.get(LOADED[tag]): self.loads.append(given[LOADED[tag]])
@@ -82,8 +82,9 @@ def check_page(path, site, pages, address):
         to, anchor = target(path, link), unquote(urlsplit(link).fragment)
         if to.is_dir(): to = to/'index.html'
         if not to.is_file(): yield f'{here} links to {link}, which is not there'
-        elif anchor and to in pages and anchor not in pages[to].ids: yield f'{here} links to {link}, a place that is not on that page'
-    for name, times in Counter(page.ids).items():
+        elif anchor and to in pages and anchor not in {name for name, _ in pages[to].ids}: yield f'{here} links to {link}, a place that is not on that page'
+    # Only in the text: the style sheets of the two themes share a name.
+    for name, times in Counter(name for name, in_text in page.ids if in_text).items():
         if times > 1: yield f'{here} has {times} places named {name}'
     for source in page.silent: yield f'{here} shows {source} without a text alternative'
     for found in re.findall(r'\S*–(?=[a-z])\S*', page.text): yield f'{here} says {found}: two dashes outside of code'

@@ -3,6 +3,7 @@
 nbdev runs the exported cells and asks Python for signatures. Types then lose their arguments (`Optional=None`), a class is shown as a
 function, backticks in comments become links inside of code, and every build imports torch once a notebook."""
 import ast
+import html
 import inspect
 import io
 import os
@@ -71,10 +72,16 @@ def arguments(args):
     return rows
 
 
+def closing_line(node, source):
+    "The line on which the parameters of a function end."
+    below = range(node.lineno, node.body[0].lineno + 1)
+    return next((n for n in below if source.splitlines()[n - 1].lstrip().startswith(')')), node.body[0].lineno)
+
+
 def function_parameters(node, source, comments):
     "Parameters and return value of a function, each with the comment of its line."
     rows = arguments(node.args)
-    returned = node.returns.end_lineno if node.returns else node.body[0].lineno
+    returned = node.returns.end_lineno if node.returns else closing_line(node, source)
     ends = [*(arg.lineno for arg, _, _ in rows[1:]), returned][:len(rows)]
     named = node.args.kwonlyargs[0] if node.args.kwonlyargs and not node.args.vararg else None
     parameters = []
@@ -152,9 +159,14 @@ def symbols(source, module):
 
 # --- as Markdown
 
-def options_kept(text):
-    "Two dashes before a word, as in an option, stay two dashes outside of code too."
-    return re.sub(r'(?<![\w`-])--(?=\w)', r'\\-\\-', text)
+def as_prose(text):
+    "The words of a comment or docstring as Markdown: values in quotes become code, and the two dashes of an option stay two."
+    parts = re.split(r'(`[^`]*`)', text)
+    values = lambda part: re.sub(r"(?<![\w'])'([^'\n]{0,40})'(?![\w'])", r"`'\1'`", part)
+    return ''.join(part if part[:1] == '`' else options_kept(values(part)) for part in parts)
+
+
+def options_kept(text): return re.sub(r'(?<![\w`-])--(?=\w)', r'\\-\\-', text)
 
 
 def examples_as_code(doc):
@@ -164,7 +176,7 @@ def examples_as_code(doc):
         starts = line.startswith('>>>')
         if starts and not fenced: out, fenced = [*out, '```python'], True
         elif fenced and not line.strip(): out, fenced = [*out, '```'], False
-        out.append(line if fenced else options_kept(line))
+        out.append(line if fenced else as_prose(line))
     return '\n'.join([*out, '```'] if fenced else out)
 
 
@@ -178,20 +190,23 @@ def call(symbol, width=88):
     return f'{symbol.opening}\n\n{line}' if is_class and parts else symbol.opening if is_class else line
 
 
-def cell(text): return options_kept(text.replace('|', '\\|'))
+def cell(text): return as_prose(text).replace('|', '\\|')
 
 
-def code(text): return f'`{text}`' if text else ''
+def code(text):
+    "A type or name as code; a bar would end the cell of a table, even in code."
+    bars = html.escape(text, quote=False).replace('|', '&#124;')
+    return f'<code>{bars}</code>' if '|' in text else f'`{text}`' if text else ''
 
 
 def parameter_table(symbol):
     "Parameters that have a comment or a type, with their meaning; the value that is returned in the last line."
-    rows = [(code(p.name), code(p.kind), p.comment) for p in symbol.parameters if p.comment or p.kind]
-    if symbol.returns.comment: rows.append(('*returns*', code(symbol.returns.kind), symbol.returns.comment))
+    rows = [(code(p.name), code(p.kind), cell(p.comment)) for p in symbol.parameters if p.comment or p.kind]
+    if symbol.returns.comment: rows.append(('*returns*', code(symbol.returns.kind), cell(symbol.returns.comment)))
     if not any(comment for _, _, comment in rows): return ''
     head = '| parameter | type | meaning |\n|---|---|---|\n' if any(kind for _, kind, _ in rows) else '| parameter | meaning |\n|---|---|\n'
     columns = (lambda row: row) if 'type' in head else (lambda row: (row[0], row[2]))
-    return head + '\n'.join('| ' + ' | '.join(map(cell, columns(row))) + ' |' for row in rows)
+    return head + '\n'.join('| ' + ' | '.join(columns(row)) + ' |' for row in rows)
 
 
 def member_table(symbol):
