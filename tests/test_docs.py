@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from pages.symbols import places
@@ -47,9 +48,16 @@ def test_readme_is_made_from_the_index():
 
 def test_readme_shows_the_first_ten_minutes_in_one_piece():
     shown = re.search(r'```python\n(.*?)```', (ROOT/'README.md').read_text(), re.S)[1]
-    code = [''.join(c['source']) for c in cells(NBS/'index.ipynb', 'code')]
+    code = [s for c in cells(NBS/'index.ipynb', 'code') if '#| echo: false' not in (s := ''.join(c['source']))]
     assert shown.split() == re.sub(r'^#\|.*$', '', '\n'.join(code), flags=re.M).split()
     assert shown.startswith('import locallearning as ll\n') and 'ten minutes' in (ROOT/'README.md').read_text()
+
+
+def test_readme_shows_what_its_example_prints_and_draws():
+    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    assert re.search(r"sep='\\n'\)\n```\n\n```text\n.*Critical\(PGD", text, re.S)
+    drawn = {name: data for name, _, data in tool('readme').pictures(nbformat.read(NBS/'index.ipynb', as_version=4))}
+    assert len(drawn) == 2 and all(f'](nbs/images/{name})' in text and (NBS/'images'/name).read_bytes() == data for name, data in drawn.items())
 
 
 def test_readme_links_are_seen_from_the_root():

@@ -296,7 +296,7 @@ def test_what_is_secondary_is_folded(full):
     page = ledger_page(read_report(full), 'paper')
     folds = page.split('<details>')[1:]
     assert [f.splitlines()[0] for f in folds] == ['<summary>2 not comparable: the claim is about CIFAR-10, here digits</summary>',
-        '<summary>1 not comparable: the claim needs width = 2000 (here 5); locallearning reproduce hebbian --profile paper decides it (about 3 hours)</summary>']
+        '<summary>1 not comparable: the claim needs width = 2000 (here 5); <code>locallearning reproduce hebbian --profile paper</code> decides it (about 3 hours)</summary>']
     assert [[line for line in f.splitlines() if line.startswith('- ')] for f in folds] == [['- Three', '- Four'], ['- Five']]
     assert all(f.splitlines()[1] == '' and f.rstrip().endswith('\n\n</details>') for f in folds)
     names = names_page([Claim('an_id', 'What is said', 'Fig 3', 'value', ('kh',), 'p', 'q', published=1., tolerance=.25, because='a quarter', ledger='ours')])

@@ -82,6 +82,8 @@ class Spectrum(NamedTuple):
     samples:int   # images
     width:int     # units
     layer:str     # where; 'pixels' for the images themselves
+    def __repr__(self):
+        return f'Spectrum({len(self.values)} eigenvalues, {self.samples} samples, {self.width} units, layer={self.layer!r})'
 
 # %% ../../nbs/probes/00_spectra.ipynb #fc42e686
 def _spectrum(matrix, samples, width, layer):
