@@ -24,8 +24,8 @@ from .state import pick_device,stream
 class Data:
     "A data set in memory; its `repr` is the recipe that loads it."
     train:Split              # images to learn from
-    test:Split               # images for the end
-    valid:Split|None=None    # images to choose by
+    test:Split               # images to measure on at the end
+    valid:Split|None=None    # images to choose by, e.g. the best epoch
     classes:tuple=()         # names of the classes
     name:str='data'          # recipe of the pixels
 

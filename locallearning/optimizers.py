@@ -38,7 +38,7 @@ class Adam(Piece):
     "Recipe of `torch.optim.Adam`."
     def __init__(self,
         betas:tuple=(.9, .999),     # decay of the two moments
-        weight_decay:float=0.,      # L2 decay of every parameter; penalties are clearer
+        weight_decay:float=0.,      # L2 decay of every parameter; `Lp` spares the biases
     ):
         check(isinstance(betas, (tuple, list)) and len(betas) == 2,
               lambda: f'{shown("Adam(betas)", betas)}: must be two numbers, e.g. (0.9, 0.999)')

@@ -49,7 +49,7 @@ def seeded(
 
 # %% ../nbs/03_state.ipynb #39661a42
 def pick_device(
-    name:str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
+    name:str='auto', # 'cpu', 'cuda', 'cuda:1', 'mps', or 'auto': the first there is of cuda, mps, cpu
 )->str: # a device that is there
     "Choose where to compute; raises `InputError` for a device that this machine does not have."
     there = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)

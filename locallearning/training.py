@@ -411,7 +411,7 @@ def train_model(
     run=None,               # keeps what a model's `pretrain` makes
     folder:Path|None=None,  # gets the checkpoint; None: nothing is written
 )->dict: # checkpoint (path), history (table), test_accuracy, recipe, what `pretrain` reported
-    "Initialise, pretrain where the model has it, fit, save; this is the `make` of every supervised model."
+    "Train a model from recipes: initialise, pretrain where it can, fit, save; experiments and `train` call it."
     recipes = dict(penalties=penalties, constraints=constraints, parametrizations=parametrizations, transforms=transforms)
     check_training(model, data, evals, recipes)
     def built(texts): return [build_recipe(text, modules) for text in texts]

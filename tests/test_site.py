@@ -17,7 +17,7 @@ from docs import by_quarto
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from pages import checks, stage
 from pages.plain import Page, flat
-from pages.process import process
+from pages.process import constants, process
 from pages.symbols import as_prose, linked, markdown, public_names, sentence_of, symbols, targets
 from pages.tables import markdown_table
 from reference import PAGES
@@ -111,6 +111,11 @@ def test_every_notebook_can_be_downloaded_as_it_is_committed(site):
         assert (site/'_docs'/'_notebooks'/page).read_bytes() == path.read_bytes()
         text = (site/'_docs'/page.parent/Page(site/'_proc'/page).name).read_text(encoding='utf-8')
         assert f'_notebooks/{page.as_posix()}"' in text and f'/nbs/{page.as_posix()}"' in text
+
+
+def test_pictures_do_not_repeat_their_text_alternative(site):
+    text = (site/'_docs'/'index.html').read_text(encoding='utf-8')
+    assert re.search(r'<img[^>]* alt="Accuracy of five networks', text) and '<figcaption' not in text
 
 
 def test_machinery_is_not_searched(site):
@@ -268,6 +273,11 @@ def test_only_names_that_can_mean_nothing_else_become_links():
     assert linked(kept, page) == kept
     assert linked('`PGD`', Path('attacks/02_gradient.ipynb')) == '`PGD`', 'not to the page that one is on'
     assert {f'll.{name}' for name in public_names()} <= {*targets()}
+
+
+def test_values_that_are_exported_are_shown_as_they_are():
+    shown = [c.source for source in ('LOSSES = dict(ce=1) # by name', '_own = 1', 'import os') for c in constants(source)]
+    assert shown == ['```python\nLOSSES = dict(ce=1) # by name\n```']
 
 
 def test_what_cannot_be_processed_is_named(tmp_path):

@@ -57,9 +57,10 @@ def letters(text): return re.sub(r'[^a-z]', '', text.lower())
 
 def introduction(notebook):
     "The runs of plain words that a notebook says before its first section."
-    cells = json.loads(Path(notebook).read_text(encoding='utf-8'))['cells'][1:]
+    cells = json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']
+    title = next(i for i, cell in enumerate(cells) if cell['cell_type'] == 'markdown')
     said = []
-    for cell in cells:
+    for cell in cells[title + 1:]:
         source = ''.join(cell['source'])
         if cell['cell_type'] == 'markdown':
             said.append(re.split(r'^## ', source, maxsplit=1, flags=re.M)[0])

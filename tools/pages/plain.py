@@ -44,7 +44,7 @@ class Page:
 
     def cell(self, cell):
         source = ''.join(cell['source'])
-        if cell['cell_type'] != 'code': return source
+        if cell['cell_type'] != 'code': return source.replace('{fig-alt=', '{alt=')
         given, code = options(source)
         if given.get('include') is False: return ''
         parts = [] if given.get('echo') is False or not code.strip() else [fence(code, 'python')]

@@ -1,4 +1,5 @@
 """nbdev's processing of the notebooks, with the documentation of exported cells read from their source (`symbols`)."""
+import ast
 import shutil
 
 from execnb.nbio import mk_cell, read_nb, write_nb
@@ -20,11 +21,18 @@ class DocumentExports(Processor):
         module = next((name for c in self.nb.cells for name in c.directives_.get('default_exp', [])), None)
         for cell in reversed(list(self.nb.cells)):
             if cell.cell_type == 'code' and {'export', 'exports'} & set(cell.directives_):
-                self.nb.cells[cell.idx_ + 1:cell.idx_ + 1] = [self.documented(s) for s in symbols(cell.source, module)]
+                shown = [self.documented(s) for s in symbols(cell.source, module)] or constants(cell.source)
+                self.nb.cells[cell.idx_ + 1:cell.idx_ + 1] = shown
 
     def documented(self, symbol):
         address = f'{self.blob}/locallearning/{symbol.module.replace(".", "/")}.py#L{lines(symbol.module)[symbol.name]}'
         return mk_cell(markdown(symbol, address), cell_type='markdown')
+
+
+def constants(source):
+    "A cell that exports values, as it is."
+    names = [t.id for n in ast.parse(source).body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    return [mk_cell(f'```python\n{source.strip()}\n```', cell_type='markdown')] if any(n[0] != '_' for n in names) else []
 
 
 class LinkNames(Processor):

@@ -66,6 +66,14 @@ def without_folders(nb, runs):
     nb.cells = [nbformat.from_dict(cell) for cell in json.loads(shown)]
 
 
+def without_captions(nb):
+    "Pictures that stand alone keep their text alternative, but do not repeat it below."
+    alone = re.compile(r'^!\[([^\]\n]+)\]\(([^)\s]+)\)$', re.M)
+    quoted = lambda found: '![](%s){fig-alt="%s"}' % (found[2], found[1].replace('"', "'"))
+    for cell in nb.cells:
+        if cell.cell_type == 'markdown': cell.source = alone.sub(quoted, cell.source)
+
+
 def ways_in(page, address):
     "Links to download a notebook and to open it; `address` is that of the repository at a host of notebooks."
     up = '../'*(len(page.parts) - 1)
@@ -93,6 +101,7 @@ def stage(runs, folder, colab):
             fold_parameters(nb)
             about = f'{origin(path, run)}\n\n{about}'
         without_html(nb)
+        without_captions(nb)
         without_folders(nb, runs)
         download = folder/DOWNLOADS/page
         download.parent.mkdir(parents=True, exist_ok=True)
