@@ -6,7 +6,7 @@
 __all__ = ['Data', 'fingerprint', 'subset', 'save_index', 'load_index', 'mixed_order', 'in_blocks', 'split_recipe', 'load']
 
 # %% ../nbs/07_data.ipynb #c21920ff
-import hashlib,inspect,json
+import hashlib,inspect,json,math
 from dataclasses import dataclass,replace
 from functools import cached_property,partial
 from pathlib import Path
@@ -34,6 +34,11 @@ class Data:
 
     @property
     def shape(self)->tuple: return tuple(self.train.raw.shape[1:])
+
+    @property
+    def sizes(self)->dict: # what recipes of models leave to the data
+        sizes = dict(in_features=math.prod(self.shape), classes=len(self.classes))
+        return sizes | dict(in_channels=self.shape[0], image_size=self.shape[-1]) if len(self.shape) == 3 else sizes
 
     @cached_property
     def key(self)->str: return fingerprint(train=self.train, test=self.test, valid=self.valid)

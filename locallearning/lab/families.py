@@ -274,15 +274,16 @@ def model_spec(
     key:str,        # name of the model
     about:dict,     # its table in `family.toml`
     params:dict,    # parameters of the notebook
-    sizes:dict,     # what the data determine: in_features, classes
+    sizes:dict,     # what the data determine: in_features, classes, and of images in_channels, image_size
 )->Spec: # completed
-    "Complete the recipes of a model."
+    "Complete the recipes of a model; `constraints` and `transforms` are asked for only where the family names some."
     known, given = sizes | params, params | about
     def fill(recipe): return repr(complete_recipe(recipe, **known))
     lr = given.get('lr', 1e-3)
     training = {k: given[k] for k in ('epochs', 'batch_size', 'clip') if k in given}
     training |= dict(penalties=[fill(p) for p in about.get('penalties', [])], opt=fill(about.get('opt', 'Adam()')))
     training |= dict(lr=fill(lr) if isinstance(lr, str) else lr)
+    training |= {k: [fill(p) for p in about[k]] for k in ('constraints', 'transforms') if k in about}
     shown = dict(label=key, color='#444444', kind='') | {k: about[k] for k in ('label', 'color', 'kind') if k in about}
     return Spec(key, model=fill(about['model']), training=training, **shown)
 

@@ -6,7 +6,6 @@
 __all__ = ['Experiment', 'start', 'Saved']
 
 # %% ../../nbs/lab/02_session.ipynb #3dd1e28b
-import math
 from pathlib import Path
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ class Experiment:
         self.data,self.models,self.device = data,models,device
         self.rows,self.image_rows,self.subjects = [],[],{}
     @property
-    def sizes(self): return dict(in_features=math.prod(self.data.shape), classes=len(self.data.classes))
+    def sizes(self): return self.data.sizes
     @property
     def colors(self): return {label: s.color for s in self.models.values() for label in (s.label, f'{s.label}*')}
     def spec(self, key):

@@ -180,8 +180,7 @@ def prepare_training(
     family, key, params = find_preset(preset) if preset else (None, '', {})
     text, explicit = _data_text(given.get('data', params.get('data', 'mnist5k')))
     data = load(text, given.get('data_root') or None, given.get('device', 'auto'))
-    sizes = dict(in_features=math.prod(data.shape), classes=len(data.classes))
-    if len(data.shape) == 3: sizes['in_channels'] = data.shape[0]
+    sizes = data.sizes
     if preset:
         params |= {k: given[k] for k in ('epochs', 'batch_size') if k in given}
         said = preset_fields(family, key, params, sizes)
