@@ -36,6 +36,8 @@ _MODULES = {
                          'Quantiles',
     'probes.instruments': 'SpectrumProbe LayerSpectrum JacobianProbe JacobianNorms LandscapeProbe LayerLandscape '
                           'WeightsProbe ImageWeights Pixels',
+    'probes.norms': 'matrix_norm operator_norm operator_bound linear_maps',
+    'probes.slopes': 'product_bound ProductBound measured_slope Slope',
     'hebbian.ranking': 'ranked Ranking CertifiedRanking shared SharedRanking',
     'hebbian.layer': 'effective_weight kh_increment kh_step kh_step_ kh_sequential KHLayer train_layer convergence Convergence',
     'hebbian.seeds': 'train_layers kh_steps_',
@@ -46,6 +48,7 @@ _MODULES = {
     'rkhs.penalties': 'LossGradient ClassGradient ClassPerturbation VAT',
     'rkhs.spectral': 'SpectralNormPenalty SpectralProjection',
     'rkhs.deform': 'DeformationStability TangentGradient',
+    'rkhs.bounds': 'BoundsProbe Bounds',
     'figures.style': 'save_figure',
     'figures.robustness': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness '
                           'plot_robust_accuracy',

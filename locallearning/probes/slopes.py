@@ -157,7 +157,7 @@ def called(self:_Follow, name, args, kwargs, before, out):
     if constant is None: self.refuse(f'calls {name}')
     self.note(name, before, outputs, constant)
 
-# %% ../../nbs/probes/04_slopes.ipynb #a749c859
+# %% ../../nbs/probes/04_slopes.ipynb #078cb29b
 @patch
 def rule(self:_Follow, name, args, kwargs, before, out):
     "The constant of what a function returned, None if it is not known."
@@ -168,15 +168,18 @@ def rule(self:_Follow, name, args, kwargs, before, out):
     x, others = before[0], [a for a in args if a is not before[0]]
     if name in _TIMES and not kwargs: return repeated(x) * _size(*others)
     if x is not (args[0] if args else kwargs.get('input')): return None
-    if name in _OVER and not kwargs: return repeated(x) * _size(*(1/torch.as_tensor(o) for o in others))
+    if name in _OVER and not kwargs: return repeated(x) * _size(*(1/_double(o) for o in others))
     if name == '__getitem__': return self.of(x) if _selects(*others) else None
     factor = _factor(name, x, others, kwargs, out, self.reading)
     return None if factor is None else factor * self.of(x)
 
-# %% ../../nbs/probes/04_slopes.ipynb #3eb0d0cc
+# %% ../../nbs/probes/04_slopes.ipynb #856bacf9
+def _double(number):
+    return to_double(number) if isinstance(number, Tensor) else torch.tensor(number, dtype=torch.float64)
+
 def _size(number):
     "The largest modulus of a number or of the entries of a tensor."
-    return to_double(torch.as_tensor(number)).abs().max().item()
+    return _double(number).abs().max().item()
 
 def _selects(index):
     "Does an index take each entry at most once?"
