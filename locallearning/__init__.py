@@ -49,6 +49,7 @@ _MODULES = {
     'rkhs.spectral': 'SpectralNormPenalty SpectralProjection',
     'rkhs.deform': 'DeformationStability TangentGradient',
     'rkhs.bounds': 'BoundsProbe Bounds',
+    'rkhs.published': 'PublishedPGDL2 PublishedDeformationStability PublishedTangentGradient',
     'figures.style': 'save_figure',
     'figures.robustness': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness '
                           'plot_robust_accuracy',

@@ -8,6 +8,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from locallearning.core import InputError
 from locallearning.models import MLP, SHLP
+from locallearning.probes.norms import linear_maps
 from locallearning.recipes import build_recipe
 from locallearning.rkhs.spectral import (
     SpectralNormPenalty, SpectralProjection, clip_singular_values, top_direction, weighted_layers)
@@ -92,6 +93,27 @@ def test_an_interrupted_training_has_the_same_limits(tmp_path):
     assert all(a.equal(b) for a, b in zip(whole.parameters(), run(4, 'parts').parameters(), strict=True))
 
 
+def test_the_map_between_images_can_be_limited_instead():
+    model, (x, _) = conv(), images()
+    with torch.no_grad(): [m.weight.mul_(5) for m in weighted_layers(model).values()]
+    piece = SpectralProjection(.6, kappa=None, reading='operator')
+    piece.generator = stream(0, 'v')
+    with pytest.raises(InputError, match='has not seen an image'): piece(model)
+    piece.refresh(model, [(x, None)])
+    for _ in range(5): piece(model)
+    found = {m.path: m.norm('power') for m in linear_maps(model, x)}
+    assert max(found.values()) <= .6*1.01 and min(found.values()) >= .55
+    assert max(norms(model)[:2]) < .6, 'a kernel as a matrix has a smaller norm than the map'
+
+
+def test_the_loop_keeps_the_map_between_images_limited():
+    model, seen = conv(), []
+    piece = SpectralProjection(.5, kappa=None, reading='operator')
+    def look(net): seen.append(max(m.norm('power') for m in linear_maps(net, images(1)[0])))
+    fit(model, images(), lr=.01, epochs=3, batch_size=10, constraints=[piece, look])
+    assert max(seen) <= .5*1.03 and len(seen) == 6
+
+
 # --- the penalty
 
 @pytest.mark.parametrize('shape', SHAPES)
@@ -143,7 +165,7 @@ def test_zero_weights_are_no_nan(exact):
     assert value == 0 and all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize('piece', [SpectralNormPenalty(.02), SpectralNormPenalty(exact=True), SpectralProjection(.7, kappa=50.), SpectralProjection(kappa=None)], ids=repr)
+@pytest.mark.parametrize('piece', [SpectralNormPenalty(.02), SpectralNormPenalty(exact=True), SpectralProjection(.7, kappa=50.), SpectralProjection(kappa=None), SpectralProjection(reading='operator')], ids=repr)
 def test_recipes_rebuild_the_piece(piece): assert repr(build_recipe(repr(piece))) == repr(piece)
 
 
@@ -162,7 +184,7 @@ def test_frozen_weights_are_no_part_of_it():
     (lambda: weighted_layers(nn.Sequential(nn.Flatten(), nn.ReLU())), 'Sequential has no linear or convolutional layer'),
     (lambda: weighted_layers(nn.Sequential(spectral_norm(nn.Linear(3, 3)))), 'the weights of 0 are made by a parametrization'),
     (lambda: SpectralNormPenalty(0.), 'strength=0'), (lambda: SpectralNormPenalty(iterations=0), 'iterations=0'), (lambda: SpectralProjection(0.), 'tau=0'),
-    (lambda: SpectralProjection(-1.), 'tau=-1'), (lambda: SpectralProjection(kappa=0.), 'kappa=0')])
+    (lambda: SpectralProjection(-1.), 'tau=-1'), (lambda: SpectralProjection(reading='operater'), "did you mean 'operator'"), (lambda: SpectralProjection(kappa=0.), 'kappa=0')])
 def test_bad_input_is_named(make, said):
     with pytest.raises(InputError, match=said): make()
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['weighted_layers', 'top_direction', 'SpectralNormPenalty', 'clip_singular_values', 'SpectralProjection']
 
-# %% ../../nbs/rkhs/01_spectral.ipynb #6fea275c
+# %% ../../nbs/rkhs/01_spectral.ipynb #240672f6
 import math
 from typing import Iterable
 import torch
@@ -13,9 +13,10 @@ from torch import nn,Tensor
 from torch.nn.utils.parametrize import is_parametrized
 import torch.nn.functional as F
 from fastcore.basics import patch
-from ..core import check,check_number
+from ..core import check,check_number,nearest
 from ..recipes import Piece
 from ..models import Out
+from ..probes.norms import adjoint_of,apply_linear,linear_maps,power_iteration
 
 # %% ../../nbs/rkhs/01_spectral.ipynb #0921dfb6
 def weighted_layers(
@@ -122,34 +123,66 @@ def clip_singular_values(
     W = W - (Q*excess) @ (Q.T @ W) if rows else W - (W @ Q) @ (Q*excess).T
     return W.view_as(weight)
 
-# %% ../../nbs/rkhs/01_spectral.ipynb #7445548e
+# %% ../../nbs/rkhs/01_spectral.ipynb #3d4a1a05
 class SpectralProjection(Piece):
-    """Constraint that clips the singular values of the weights of linear and convolutional layers, read as matrices.
+    """Constraint that limits the spectral norms of linear and convolutional layers.
 
     >>> ll.fit(model, data, constraints=[ll.SpectralProjection(tau=1.5)])
     """
     def __init__(self,
         tau:float=.5,           # limit in the end
         kappa:float|None=2.,    # epochs in which what is allowed above it falls by a factor e; None: `tau` from the start
+        reading:str='matrix',   # of a convolution: its kernel as a 'matrix', or the 'operator' between images
+        iterations:int=2,       # rounds of the power iteration at each step, for 'operator'
     ):
         check_number('SpectralProjection(tau)', tau, above=0)
         check_number('SpectralProjection(kappa)', kappa, above=0, optional=True, why='or None for the limit from the start')
-        self.tau,self.kappa = tau,kappa
-        self.limit = self.at(0)
+        check(reading in ('matrix', 'operator'), f'reading={reading!r}; {nearest(reading, ["matrix", "operator"])}')
+        check_number('SpectralProjection(iterations)', iterations, low=1, whole=True)
+        self.tau,self.kappa,self.reading,self.iterations = tau,kappa,reading,iterations
+        self.limit,self.generator,self._inputs = self.at(0),None,{}
     def at(self,
         epoch:int, # from 0
     )->float: # limit of that epoch
         "The limit of an epoch."
         return self.tau*(1 + 4*math.exp(-epoch/self.kappa)) if self.kappa else self.tau
-    def refresh(self, model, batches=(), epoch=0): self.limit = self.at(epoch)
 
-# %% ../../nbs/rkhs/01_spectral.ipynb #6136032b
+# %% ../../nbs/rkhs/01_spectral.ipynb #ddd60f47
+@patch
+def refresh(self:SpectralProjection,
+    model:nn.Module,      # whose layers are limited
+    batches:Iterable=(),  # `(x, y)` of the training data; the first image is looked at, for 'operator'
+    epoch:int=0,          # from 0
+):
+    "Set the limit of the epoch; for 'operator', draw an image for each convolution, and turn it to its largest singular direction."
+    self.limit = self.at(epoch)
+    if self.reading == 'matrix': return
+    layers, (x, _) = weighted_layers(model), next(iter(batches))
+    for m in linear_maps(model, x):
+        if m.path not in layers or isinstance(m.module, nn.Linear): continue
+        device = x.device if self.generator is None else self.generator.device
+        start = torch.randn(1, *m.shape, generator=self.generator, device=device).to(m.module.weight)
+        self._inputs[m.path] = _turned(m.module, start, WARM_UP).vector
+
+# %% ../../nbs/rkhs/01_spectral.ipynb #63e49eb3
+def _turned(layer, start, rounds): # power iteration on the map between images
+    forward = lambda z: apply_linear(layer, z)
+    return power_iteration(forward, adjoint_of(forward, start), start, rounds, tol=0)
+
+# %% ../../nbs/rkhs/01_spectral.ipynb #b2e1a07b
 @patch
 @torch.no_grad()
 def __call__(self:SpectralProjection,
     model:nn.Module, # changed in place
 ):
-    "Bietti et al. 2019, the spectral norm constraint."
-    for layer in weighted_layers(model).values():
-        clipped = clip_singular_values(layer.weight, self.limit)
-        if clipped is not layer.weight: layer.weight.copy_(clipped)
+    "Bietti et al. 2019, the spectral norm constraint; raises `InputError` where 'operator' has not seen an image yet."
+    for path, layer in weighted_layers(model).items():
+        weight = layer.weight
+        if self.reading == 'matrix' or isinstance(layer, nn.Linear):
+            limited = clip_singular_values(weight, self.limit)
+            if limited is not weight: weight.copy_(limited)
+            continue
+        check(path in self._inputs, f'{self!r} has not seen an image; call refresh(model, batches, epoch) at the start of every epoch')
+        found = _turned(layer, self._inputs[path], self.iterations)
+        self._inputs[path] = found.vector
+        weight.mul_((self.limit/found.value.clamp_min(1e-30)).clamp(max=1))
