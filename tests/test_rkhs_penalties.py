@@ -151,6 +151,12 @@ def test_batch_norm_and_dropout_do_not_mix_images(piece):
 
 
 @pytest.mark.parametrize('piece', PIECES, ids=NAMES)
+def test_a_batch_norm_that_always_mixes_images_is_refused(piece):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 30), nn.BatchNorm1d(30, track_running_stats=False), nn.ReLU(), nn.Linear(30, 5))
+    with pytest.raises(InputError, match='track_running_stats=True'): value(piece, model, *images())
+
+
+@pytest.mark.parametrize('piece', PIECES, ids=NAMES)
 def test_recipes_rebuild_the_piece(piece): assert repr(build_recipe(repr(piece))) == repr(piece)
 
 

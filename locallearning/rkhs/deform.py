@@ -6,15 +6,13 @@
 __all__ = ['worst_deformations', 'DeformationStability', 'steepest_examples', 'TangentGradient']
 
 # %% ../../nbs/rkhs/02_deform.ipynb #06d7d8e4
-from contextlib import contextmanager
 import torch
 from torch import nn,Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 from fastcore.basics import patch
 from ..augmentation import apply_deformations,check_spatial,draw_deformations,tangents
-from ..core import check,check_number
-from ..models import evaluating
+from ..core import check_number
 from ..recipes import Piece
+from .penalties import alone
 
 # %% ../../nbs/rkhs/02_deform.ipynb #a020fdc8
 def _some(x, n, generator):
@@ -23,15 +21,6 @@ def _some(x, n, generator):
     device = x.device if generator is None else generator.device
     rows = torch.randperm(len(x), generator=generator, device=device)[:n]
     return x.detach()[rows.to(x.device)]
-
-# %% ../../nbs/rkhs/02_deform.ipynb #1d107d21
-@contextmanager
-def _as_used(model):
-    "Inside, the model is in eval mode; raises `InputError` for batch norms that have no running statistics."
-    lost = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is None]
-    check(not lost,
-          f'{lost}: without running statistics a logit depends on the other images; use track_running_stats=True')
-    with evaluating(model): yield
 
 # %% ../../nbs/rkhs/02_deform.ipynb #98e9256e
 @torch.no_grad()
@@ -81,6 +70,19 @@ class DeformationStability(Piece, nn.Module):
 
 # %% ../../nbs/rkhs/02_deform.ipynb #0fdc26f2
 @patch
+def search(self:DeformationStability,
+    model:nn.Module, # returns N×K logits; in the mode that it is found in
+    x:Tensor,        # E×C×H×W
+)->tuple[Tensor,Tensor]: # K×C×H×W each: the worst deformed image of each logit, and that image as it was
+    "Draw deformations, and find for each logit the pair that it tells apart most."
+    noise, by = draw_deformations(x, self.versions, self.shift, self.generator)
+    how = dict(strength=self.deformation, smooth=self.smooth, shift=self.shift)
+    worst = worst_deformations(model, x, noise, by, self.chunk, **how)
+    still = x[worst // self.versions]
+    return apply_deformations(still, noise[worst], by[worst], **how), still
+
+# %% ../../nbs/rkhs/02_deform.ipynb #7d1e0b52
+@patch
 def forward(self:DeformationStability,
     model:nn.Module,  # returns N×K logits
     x:Tensor,         # N×C×H×W
@@ -89,12 +91,8 @@ def forward(self:DeformationStability,
 )->Tensor: # scalar, unweighted
     "Raises `InputError` for flat images, and for batch norms that keep no running statistics."
     x = _some(x, self.examples, self.generator)
-    noise, by = draw_deformations(x, self.versions, self.shift, self.generator)
-    how = dict(strength=self.deformation, smooth=self.smooth, shift=self.shift)
-    with _as_used(model):
-        worst = worst_deformations(model, x, noise, by, self.chunk, **how)
-        still = x[worst // self.versions]
-        moved = apply_deformations(still, noise[worst], by[worst], **how)
+    with alone(model):
+        moved, still = self.search(model, x)
         after, before = model(torch.cat([moved, still])).chunk(2)
     return (after - before).diagonal().square().sum()
 
@@ -137,6 +135,7 @@ class TangentGradient(Piece, nn.Module):
         check_number('TangentGradient(smooth)', smooth, above=0)
         self.strength,self.examples,self.tangents,self.smooth = strength,examples,tangents,smooth
         self.generator = None
+    def choose(self, model, x, along): return steepest_examples(model, x, along)
 
 # %% ../../nbs/rkhs/02_deform.ipynb #35ac621f
 @patch
@@ -149,8 +148,8 @@ def forward(self:TangentGradient,
     "Raises `InputError` for flat images, and for batch norms that keep no running statistics."
     x = _some(x, self.examples, self.generator)
     along = tangents(x, self.tangents, self.smooth, self.generator)
-    with _as_used(model):
-        steepest = steepest_examples(model, x, along)
-        at = x[steepest].requires_grad_()
+    with alone(model):
+        chosen = self.choose(model, x, along)
+        at = x[chosen].requires_grad_()
         g, = torch.autograd.grad(model(at).diagonal().sum(), at, create_graph=True, materialize_grads=True)
-    return _products(g, along[steepest]).square().sum()
+    return _products(g, along[chosen]).square().sum()

@@ -12,11 +12,11 @@ from torch import nn,Tensor
 from fastcore.basics import patch
 from ..attacks.ascent import attack_input,climb,lengths,per_image,project
 from ..attacks.losses import ce
-from ..augmentation import apply_deformations,draw_deformations,tangents
+from ..augmentation import apply_deformations,draw_deformations
 from ..core import check,check_number
 from ..models import evaluating
 from ..recipes import Piece
-from .deform import DeformationStability,TangentGradient,_as_used,_products,_some
+from .deform import DeformationStability,TangentGradient
 
 # %% ../../nbs/rkhs/03_published.ipynb #8a863c1f
 @dataclass(frozen=True, repr=False)
@@ -69,52 +69,31 @@ class PublishedDeformationStability(DeformationStability):
 
 # %% ../../nbs/rkhs/03_published.ipynb #328dbcd7
 @patch
-def forward(self:PublishedDeformationStability,
-    model:nn.Module,  # returns N×K logits
-    x:Tensor,         # N×C×H×W
-    y:Tensor=None,    # not used
-    out=None,         # not used
-)->Tensor: # scalar, unweighted
-    "Raises `InputError` for flat images, for fewer than two versions, and for batch norms without running statistics."
+def search(self:PublishedDeformationStability,
+    model:nn.Module, # returns N×K logits; in the mode that it is found in
+    x:Tensor,        # E×C×H×W
+)->tuple[Tensor,Tensor]: # K×C×H×W each: a deformed image, and that image as it was
+    "Raises `InputError` for fewer than two versions."
     check(self.versions >= 2, f'{self!r}: the original is one of the versions; give at least 2')
-    x = _some(x, self.examples, self.generator)
     noise, by = draw_deformations(x, self.versions - 1, self.shift, self.generator)
     how = dict(strength=self.deformation, smooth=self.smooth, shift=self.shift)
     bent = apply_deformations(x.repeat_interleave(self.versions - 1, 0), noise, by, **how)
     images = torch.cat([x[:, None], bent.unflatten(0, (len(x), -1))], 1).flatten(0, 1)
-    with _as_used(model):
-        with torch.no_grad(): logits = torch.cat([model(part) for part in images.split(self.chunk)])
-        chosen = _far_from_the_first(logits, self.versions)
-        after, before = model(torch.cat([images[chosen], x[chosen // self.versions]])).chunk(2)
-    return (after - before).diagonal().square().sum()
+    with torch.no_grad(): logits = torch.cat([model(part) for part in images.split(self.chunk)])
+    chosen = _far_from_the_first(logits, self.versions)
+    return images[chosen], x[chosen // self.versions]
 
 # %% ../../nbs/rkhs/03_published.ipynb #9df70951
 def _rising_most(model, x, along):
     "K, the image at which each logit rises most along the sum of its tangent images."
-    x, direction, rises = x.detach().requires_grad_(), along.sum(1, keepdim=True), []
+    x, direction, rises = x.detach().requires_grad_(), along.sum(1), []
     logits = model(x)
     for column in logits.T:
         g, = torch.autograd.grad(column.sum(), x, retain_graph=True, materialize_grads=True)
-        rises.append(_products(g, direction)[:, 0])
+        rises.append((g * direction).flatten(1).sum(1))
     return torch.stack(rises).argmax(1)
 
 # %% ../../nbs/rkhs/03_published.ipynb #78576a24
 class PublishedTangentGradient(TangentGradient):
     "`TangentGradient` at the examples that kernel_reg selects, by the sum of the products and not of their squares."
-
-# %% ../../nbs/rkhs/03_published.ipynb #2920766a
-@patch
-def forward(self:PublishedTangentGradient,
-    model:nn.Module,  # returns N×K logits
-    x:Tensor,         # N×C×H×W
-    y:Tensor=None,    # not used
-    out=None,         # not used
-)->Tensor: # scalar, unweighted
-    "Raises `InputError` for flat images, and for batch norms that keep no running statistics."
-    x = _some(x, self.examples, self.generator)
-    along = tangents(x, self.tangents, self.smooth, self.generator)
-    with _as_used(model):
-        chosen = _rising_most(model, x, along)
-        at = x[chosen].requires_grad_()
-        g, = torch.autograd.grad(model(at).diagonal().sum(), at, create_graph=True, materialize_grads=True)
-    return _products(g, along[chosen]).square().sum()
+    def choose(self, model, x, along): return _rising_most(model, x, along)
