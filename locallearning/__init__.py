@@ -31,6 +31,7 @@ _MODULES = {
     'robustness.worst': 'worst_case WorstCase standard_attacks Transfer',
     'robustness.instruments': 'AccuracyProbe CriticalProbe WorstCaseProbe ClassifierProbe Classified',
     'robustness.radii': 'RadiiProbe Radii in_255ths',
+    'robustness.frontier': 'at_equal_accuracy',
     'probes.spectra': 'spectrum Spectrum power_law PowerLaw size_sweep resampled_spectra effective_dimension',
     'probes.landscapes': 'jacobian_norm plane Plane landscape Landscape decision_map Decision landscape_quantiles '
                          'Quantiles',
@@ -55,6 +56,7 @@ _MODULES = {
                           'plot_robust_accuracy',
     'figures.probes': 'plot_spectrum plot_spectra plot_landscapes plot_quantiles',
     'figures.layers': 'plot_tiles plot_variances plot_layer plot_history',
+    'figures.bounds': 'plot_bounds',
     'lab.runs': 'Run',
     'lab.session': 'start',
     'examine.subjects': 'load_subject foreign_subject read_weights',

@@ -26,7 +26,7 @@ MNIST_MEAN,MNIST_STD = (.1307,), (.3081,)
 def _scaling(name, mean, std, channels):
     if mean is None: return nn.Identity()
     scale = Normalize(mean, std)
-    check(len(scale.mean) == channels, f'{name}(in_channels={channels}) with mean={scale.mean}: '
+    check(len(scale.mean) in (1, channels), f'{name}(in_channels={channels}) with mean={scale.mean}: '
           'give one mean and one std per channel, or mean=None for pixels as they are')
     return scale
 
@@ -91,7 +91,7 @@ class VGG11(_ConvNet):
         image_size:int=32,                  # side of the images, ≥ 32
         classes:int=10,               # C
         width:int=64,                 # channels of the first stage; up to 8 times as many later
-        mean:tuple|None=CIFAR_MEAN,   # per channel, in pixels; None: no scaling
+        mean:tuple|None=CIFAR_MEAN,   # per channel or one for all, in pixels; None: no scaling
         std:tuple|None=CIFAR_STD,     # per channel, in pixels; not used without a mean
     ):
         super().__init__(in_channels, image_size, classes, width, mean, std, halvings=5)
@@ -111,7 +111,7 @@ class VGG5(_ConvNet):
         image_size:int=28,                  # side of the images, ≥ 16
         classes:int=10,               # C
         width:int=64,                 # channels of the first stage; twice as many in each later one
-        mean:tuple|None=MNIST_MEAN,   # per channel, in pixels; None: no scaling
+        mean:tuple|None=MNIST_MEAN,   # per channel or one for all, in pixels; None: no scaling
         std:tuple|None=MNIST_STD,     # per channel, in pixels; not used without a mean
     ):
         super().__init__(in_channels, image_size, classes, width, mean, std, halvings=4)
@@ -195,7 +195,7 @@ class ResNet(_ConvNet):
         norm:str='none',              # after each convolution: 'none', 'batch' or 'debiased'
         padding:str='symmetric',      # of 3×3 convolutions: 'symmetric' as in PyTorch, 'same' as in TensorFlow and JAX
         init:str='default',           # 'default' of PyTorch, or 'truncated' normal with a zero readout
-        mean:tuple|None=CIFAR_MEAN,   # per channel, in pixels; None: no scaling
+        mean:tuple|None=CIFAR_MEAN,   # per channel or one for all, in pixels; None: no scaling
         std:tuple|None=CIFAR_STD,     # per channel, in pixels; not used without a mean
     ):
         check(isinstance(blocks, (tuple, list)) and blocks,

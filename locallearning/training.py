@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['train_step', 'term_names', 'callables', 'accuracy', 'check_fits', 'check_settings', 'evaluate_into', 'Batches',
-           'begin_epoch', 'check_finite', 'chained', 'fit', 'build_model', 'train_model']
+           'begin_epoch', 'check_finite', 'as_chain', 'chained', 'fit', 'build_model', 'train_model']
 
 # %% ../nbs/11_training.ipynb #a691a9b0
 import inspect,math
@@ -22,7 +22,7 @@ from .splits import Split,as_split
 from .data import Data
 from .models import evaluating,parametrize,read
 from .optimizers import Adam,CrossEntropy,MultiMargin
-from .resuming import Asked,History,Means,epochs as each_epoch
+from .resuming import Asked,History,Means,check_terms,not_finite,epochs as each_epoch
 
 # %% ../nbs/11_training.ipynb #2b0e6a50
 def train_step(
@@ -103,8 +103,9 @@ def check_fits(
     model:nn.Module,    # returns logits
     split:Split,        # what it is to be trained on
     loss:Callable,      # of its logits and the labels
+    pieces:Iterable=(), # penalties, constraints, transforms; what has a `check_fits(model, split)` of its own is asked
 ):
-    "Raise `InputError` where the model does not take such images, or has fewer logits than there are classes."
+    "Raise `InputError` where the model does not take such images or has too few logits, or a piece has nothing to act on."
     name, was = type(model).__name__, model.training
     x, _, _ = next(split[:2].batches(2))
     try: logits = read(model.eval(), x.to(device_of(model))).logits
@@ -116,6 +117,8 @@ def check_fits(
     over_classes = loss is F.cross_entropy or isinstance(loss, (CrossEntropy, MultiMargin))
     top, there = int(split.y.max()), logits.shape[1]
     check(not over_classes or top < there, f'labels: {top} occurs; {name} has {there} logits, for labels 0…{there - 1}')
+    for piece in pieces:
+        if hasattr(piece, 'check_fits'): piece.check_fits(model, split)
 
 # %% ../nbs/11_training.ipynb #91e9dc98
 def check_settings(
@@ -128,6 +131,7 @@ def check_settings(
     batch_size:int,  # ≥ 1
     clip,            # > 0, or None
     every:int,       # ≥ 1
+    eval_every:int,  # ≥ 1
     folder,          # path or None
 ):
     "Raise `InputError` for settings with which nothing can be trained."
@@ -143,6 +147,7 @@ def check_settings(
     check_number('batch_size', batch_size, low=1, whole=True)
     check_number('clip', clip, above=0, optional=True)
     check_number('every', every, low=1, whole=True)
+    check_number('eval_every', eval_every, low=1, whole=True)
     check(folder is None or isinstance(folder, (str, Path)),
           lambda: f'{shown("folder", folder)}: must be a path or None')
 
@@ -191,13 +196,22 @@ def check_finite(
     epoch:int,          # which epoch it was
     model:nn.Module,    # as it is after its last step
 ):
-    "Raise `FloatingPointError` that names the first term and step that was not finite, be it the weights after the last."
-    step, term = min((v.item(), k) for k, v in means.bad.items())
-    if step == math.inf and not torch.stack([p.isfinite().all() for p in model.parameters()]).all():
-        step, term = means.steps - 1, 'the gradient'
-    if step == math.inf: return
-    raise FloatingPointError(f'{term} was not finite in step {step:.0f} of epoch {epoch}; lower the learning rate '
-                             'or the strength of the penalty, or clip the gradient; the checkpoint of the epoch before is kept')
+    "Raise `FloatingPointError` where a term was not finite, or the weights are not after the last step."
+    check_terms(means, epoch)
+    whole = torch.stack([p.isfinite().all() for p in model.parameters()]).all()
+    if not whole: raise not_finite(['the gradient'], means.steps - 1, epoch)
+
+# %% ../nbs/11_training.ipynb #11c0a001
+def as_chain(
+    transform:Callable|Iterable[Callable]|None, # one, several in their order, or none
+)->list: # the transforms
+    "The transforms of a training; raises `InputError` where something comes after one that replaces the batch."
+    if transform is None: return []
+    chain = callables('transform', [transform] if callable(transform) else transform)
+    for found, later in zip(chain, chain[1:]):
+        check(not getattr(found, 'replaces', False), lambda: f'transform: {describe(later)} comes after {describe(found)}, which '
+              'replaces the batch by images that it has searched; it has to be the last, and the only one that does')
+    return chain
 
 # %% ../nbs/11_training.ipynb #173d0207
 def chained(
@@ -235,6 +249,7 @@ def fit(
     seed:int=0,                         # of every draw
     folder:str|Path|None=None,          # keeps the state for resuming, and `best` beside `last`
     every:int=1,                        # epochs between two saved states
+    eval_every:int=1,                   # epochs between two looks at `evals` and `valid`; the last epoch has one always
     about:dict|None=None,               # what checkpoints record of a foreign model: `recipe`, `modules`
 )->History: # what was seen
     """Train a model; equal seeds give equal weights, also when the training was interrupted in between. The model is left in eval mode.
@@ -244,15 +259,16 @@ def fit(
     >>> log = ll.fit(model, data, penalties=[ll.Jacobian(1e-3, n=3)], epochs=20, evals=dict(test=data.test))
     >>> log.last('accuracy', 'test')
     """
-    check_settings(model, loss, opt, lr, epochs=epochs, batch_size=batch_size, clip=clip, every=every, folder=folder)
+    check_settings(model, loss, opt, lr, epochs=epochs, batch_size=batch_size, clip=clip, every=every,
+                   eval_every=eval_every, folder=folder)
     split, evals = as_split(data.train if isinstance(data, Data) else data), _checked_evals(evals, valid)
-    check_fits(model, split, loss)
     snapshots = _in_range(snapshots, epochs, folder)
     opt = opt or Adam()
     optimizer = opt([p for p in model.parameters() if p.requires_grad])
     penalties, constraints, callbacks = map(callables, ('penalties', 'constraints', 'callbacks'), (penalties, constraints, callbacks))
-    transforms = _as_chain(transform)
+    transforms = as_chain(transform)
     pieces, history = [*penalties, *constraints, *transforms], History()
+    check_fits(model, split, loss, pieces)
     batches = Batches(split, batch_size, device_of(model))
     step = partial(train_step, model, optimizer, loss=loss, penalties=penalties, constraints=constraints, clip=clip)
     transformed = partial(chained, transforms, model)
@@ -265,11 +281,13 @@ def fit(
             set_rate(optimizer, lr, epoch)
             begin_epoch(model, pieces, batches, epoch, seed)
             before = _snapshots(snapshots, epoch, len(batches), keep)
-            means = _one_epoch(model, step, transformed, batches.shuffled(stream(seed, 'shuffle', epoch)), before)
+            shuffled, look = batches.shuffled(stream(seed, 'shuffle', epoch)), partial(check_terms, epoch=epoch)
+            means = _one_epoch(model, step, transformed, shuffled, before, look)
             check_finite(means, epoch, model)
             history.add(epoch, 'train', **means.values)
-            evaluate_into(history, epoch, model, evals)
-            if valid is not None and folder: _keep_best(history, epoch, keep)
+            if (epoch + 1) % eval_every == 0 or epoch == epochs - 1:
+                evaluate_into(history, epoch, model, evals)
+                if valid is not None and folder: _keep_best(history, epoch, keep)
             for callback in callbacks: callback(model, epoch, history)
     if epochs in snapshots: _snapshots([epochs], epochs, 1, keep)(0)
     model.eval()
@@ -284,14 +302,11 @@ def _checked_evals(evals, valid):
         except InputError as e: raise InputError(f'{name}: {e}') from None
     return splits
 
-# %% ../nbs/11_training.ipynb #4ee77285
-def _as_chain(transform):
-    if transform is None: return []
-    return callables('transform', [transform] if callable(transform) else transform)
-
 # %% ../nbs/11_training.ipynb #99404e73
-def _one_epoch(model, step, transformed, batches, before):
-    means = Means()
+LOOK = 20 # steps between two looks on an accelerator
+
+def _one_epoch(model, step, transformed, batches, before, look):
+    means, always = Means(), device_of(model).type == 'cpu'
     model.train()
     for number, (x, y, bounds) in enumerate(batches):
         before(number)
@@ -299,6 +314,7 @@ def _one_epoch(model, step, transformed, batches, before):
             terms = step(tx, ty)
             terms['accuracy'] = (terms.pop('logits').argmax(1) == ty).float().mean()
             means.add(len(ty), **terms)
+            if always or means.steps % LOOK == 0: look(means)
     model.eval()
     return means
 
@@ -407,6 +423,7 @@ def train_model(
     device:str='cpu',       # where to compute
     modules:Iterable[str]=(), # further modules whose names the recipes may use
     every:int=1,            # epochs between two saved states
+    eval_every:int=1,       # epochs between two looks at `evals` and the validation images
     net:nn.Module|None=None, # the model of that recipe, untrained, where it has been built already
     run=None,               # keeps what a model's `pretrain` makes
     folder:Path|None=None,  # gets the checkpoint; None: nothing is written
@@ -424,6 +441,6 @@ def train_model(
     history = fit(net, data, loss=build_recipe(loss, modules), opt=build_recipe(opt, modules), lr=rate, epochs=epochs,
                   batch_size=batch_size, penalties=built(penalties), constraints=built(constraints), transform=built(transforms),
                   evals={k: getattr(data, k) for k in evals}, valid=data.valid, snapshots=snapshots, clip=clip, seed=seed,
-                  folder=folder, every=every, about=about)
+                  folder=folder, every=every, eval_every=eval_every, about=about)
     path = save_checkpoint(Path(folder)/'last.safetensors', net, data.space, seed=seed, **about) if folder else None
     return dict(checkpoint=path, history=history.frame, test_accuracy=accuracy(net, data.test), recipe=describe(net), pretrain=report)

@@ -414,7 +414,7 @@ def test_rounding_errors_of_the_range_are_forgiven():
 @pytest.mark.parametrize('make, said', [
     (lambda: PGD(norm=.5), 'number ≥ 1'), (lambda: PGD(loss='cd'), 'loss='), (lambda: PGD(steps=0), 'steps=0'), (lambda: PGD(keep='first'), 'keep='),
     (lambda: PGD(step_size=.1, relative_step=.1), 'both given'), (lambda: PGD(restarts=2), 'random_start=True'), (lambda: GaussianNoise('fixde'), "'fixed'"),
-    (lambda: Adversarial(PGD(), -1.), 'eps = ')])
+    (lambda: Adversarial(PGD(), -1.), 'eps=-1'), (lambda: Adversarial(PGD(), math.inf), 'finite')])
 def test_bad_fields_are_refused(make, said):
     with pytest.raises(InputError, match=said): make()
 

@@ -136,7 +136,7 @@ def test_a_softmax_is_left_out_by_its_layer_and_a_scaling_goes_in_front(call, tm
 
 # --- probe
 
-@pytest.mark.parametrize('kind, options', [('spectrum(window=[2, 20])', []), ('jacobian', ['--n', 5, '--layer', 'logits']), ('LandscapeProbe(extents=[2], size=3)', ['--n', 1, '--layer', 'logits']), ('weights', [])])
+@pytest.mark.parametrize('kind, options', [('spectrum(window=[2, 20])', []), ('jacobian', ['--n', 5, '--layer', 'logits']), ('LandscapeProbe(extents=[2], size=3)', ['--n', 1, '--layer', 'logits']), ('weights', []), ('bounds(eps=1., steps=2)', ['--n', 10])])
 def test_models_of_every_kind_are_probed_side_by_side(call, tmp_path, kind, options):
     code, out, err = call('probe', 'bp', 'kh.safetensors', *CONV, kind, *options, '--device', 'cpu', '--out', tmp_path)
     kind = kind.partition('(')[0].removesuffix('Probe').lower()
@@ -269,6 +269,11 @@ def test_numbers_grids_and_bounds():
 
 def test_columns_are_aligned_and_what_no_row_has_is_left_out():
     assert aligned([dict(model='a', x=1.5, y=float('nan')), dict(model='bcd', x=float('nan'), y=float('nan'))]) == ['  model     x', '  a       1.5', '  bcd       –']
+
+
+def test_a_row_may_lack_a_column_be_it_the_first_or_the_last():
+    assert aligned([dict(model='a', x=1.5), dict(model='b', x=2., y=3.)]) == ['  model     x   y', '  a       1.5   –', '  b         2   3']
+    assert aligned([dict(model='b', x=2., y=3.), dict(model='a', x=1.5)]) == ['  model     x   y', '  b         2   3', '  a       1.5   –']
 
 
 def test_of_a_fine_grid_the_first_and_last_radius_are_shown():

@@ -30,7 +30,7 @@ def test_help_and_words_that_do_not_parse_need_no_torch():
 def test_help_names_every_option(call):
     code, out, err = call('--help')
     assert code == 0 and err == '' and '[PRESET]' in out
-    for option in ('data', 'model', 'loss', 'penalty', 'constraint', 'parametrize', 'transform', 'optimizer', 'lr', 'schedule', 'epochs', 'batch-size', 'clip', 'valid', 'snapshots', 'init', 'seed', 'device',
+    for option in ('data', 'model', 'loss', 'penalty', 'constraint', 'parametrize', 'transform', 'optimizer', 'lr', 'schedule', 'epochs', 'batch-size', 'clip', 'valid', 'eval-every', 'snapshots', 'init', 'seed', 'device',
                    'data-root', 'out', 'resume', 'config', 'import'): assert f'--{option} ' in out, option
 
 

@@ -69,7 +69,7 @@ def test_an_experiment_contains_no_algorithm(family, path):
 @every_notebook
 def test_an_experiment_begins_and_ends_as_all_do(family, path):
     text = '\n'.join(sources(path))
-    assert f"ll.start('{family.name}/{path.stem}', globals())" in text and 'exp.finish()' in text
+    assert f"ll.start('{family.name}/{path.stem}', globals()" in text and 'exp.finish()' in text
     assert "open(" not in text and 'savefig' not in text and 'to_csv' not in text, 'only the run writes files'
 
 
@@ -101,13 +101,14 @@ def test_profiles_resolve(family):
     for profile in family.profiles: assert resolve(family, [], profile).params.keys() == parameters(family).keys()
 
 
-NOT_A_SIZE = {'seed', 'models', 'profile', 'device', 'threads', 'data_root', 'out', 'folder', 'p', 'extents', 'resamples'}
+NOT_A_SIZE = {'seed', 'models', 'network', 'profile', 'device', 'threads', 'data_root', 'out', 'folder', 'p', 'extents', 'resamples'}
 
 
 @every_family
 def test_no_profile_falls_back_to_a_size_of_the_smoke_run(family):
     for name, values in family.profiles.items():
-        left = set(parameters(family)) - NOT_A_SIZE - set(values)
+        asked = {name for stem in family.stems(name) for name in notebook_parameters(family.notebooks[stem])}
+        left = asked - NOT_A_SIZE - set(values)
         assert name == 'smoke' or not left, f'profile {name} takes {sorted(left)} from the parameters cells, which are made for tests'
 
 
@@ -121,7 +122,9 @@ def test_models_are_recipes_that_exist(family):
             full = complete_recipe(text, **known)
             assert parse_recipe(repr(full)) == full and full.name in ll._PUBLIC
         ll.build_recipe(about['model'], **known)
-    assert len({a['label'] for a in family.models.values()}) == len(family.models) == len({a['color'] for a in family.models.values()})
+    for task in {a.get('task', '') for a in family.models.values()}:
+        beside = [family.models[m] for m in family.models_of(task)]
+        assert len({a['label'] for a in beside}) == len(beside) == len({a['color'] for a in beside}), task
 
 
 @every_family

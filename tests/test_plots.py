@@ -45,6 +45,9 @@ def landscape(size=12):
     return Result(norms=np.hypot(e, z), plane=Result(extent=20.)), Result(label=(e > 0).astype(int) + 2*(z > 0), confidence=.3 + .5*np.abs(e)/20)
 
 
+def bounds(lower): return Result(lower=lower*np.array([.5, 1.]), product=9.*lower if lower < 5 else np.nan, matrix=.5*lower, refused='' if lower < 5 else 'no Lipschitz bound is known: ' + 'attention '*20)
+
+
 def history(): return Result(rows=[dict(epoch=e, split=s, quantity=q, value=1/(1 + e)) for e in range(5) for s in ('train', 'test') for q in ('loss', 'accuracy')])
 
 
@@ -68,6 +71,7 @@ CALLS = {  # name → (function, positional arguments, keywords, panels, width)
     'layer': (P.plot_layer, [weights, 0*weights, (3, 4, 4), weights.var(1), {c: (spectrum(), spectrum()) for c in ('CIFAR', 'noise')}], dict(cut=1., note='not converged'), 5, DOUBLE),
     'landscapes': (P.plot_landscapes, [{m: landscape() for m in MODELS}], dict(classes=list('abcd')), 10, DOUBLE),
     'quantiles': (P.plot_quantiles, [{m: Result(extents=[.5, 20.], values=np.outer([1, 2], np.arange(1., 6))) for m in MODELS}, COLORS], {}, 2, DOUBLE),
+    'bounds': (P.plot_bounds, [{m: bounds(1. + i) for i, m in enumerate(MODELS)}, COLORS], {}, 1, DOUBLE),
     'history': (P.plot_history, [{m: history() for m in MODELS}], {}, 2, DOUBLE)}
 
 

@@ -62,7 +62,7 @@ def test_the_rate_of_a_hebbian_readout_is_its_own(tmp_path):
 def test_a_preset_has_the_published_settings():
     plan = resolve_training('hebbian/jreg', data=SMALL)
     assert (plan.epochs, plan.batch_size, plan.penalties, plan.model) == (1000, 1000, ['PublishedJacobian(1e-3, n=3)'], 'SHLP(in_features=784, width=2000, classes=10)')
-    assert find_preset('hebbian/jreg')[2]['data'] == 'cifar10'
+    assert find_preset('hebbian/jreg').params['data'] == 'cifar10'
 
 
 def test_flags_override_the_preset_and_mean_what_they_mean_without_it():
@@ -94,7 +94,7 @@ BAD = {
     "SHLP has no field 'widht'; did you mean 'width'": dict(model='SHLP(widht=3)'), "did you mean 'Jacobian'": dict(penalties=['Jacobain(1.)']), "no field 'stpes'; did you mean 'steps'": dict(transforms=['Adversarial(PGD(stpes=3), eps=.1)']),
     '--lr 0.1 and --schedule Steps(.1) contradict each other': dict(lr=.1, schedule='Steps(.1)'), '--snapshots: 4 is not in 0…3': dict(epochs=3, snapshots=[0, 4]), '--snapshots: -1 is not': dict(snapshots=[-1.]),
     '--valid 60 of 60 training images': dict(valid=60), '--valid -1 of': dict(valid=-1), '--valid 1.5 of': dict(valid=1.5), '--valid 0.001 of': dict(valid=.001), '--epochs 0: a whole number ≥ 1': dict(epochs=0),
-    '--batch-size 0': dict(batch_size=0), '--lr -1': dict(lr=-1), '--clip 0': dict(clip=0), '--seed -1': dict(seed=-1), 'epochs is 1.5; a value of type int': dict(epochs=1.5),
+    '--batch-size 0': dict(batch_size=0), '--eval-every 0: a whole number ≥ 1': dict(eval_every=0), '--lr -1': dict(lr=-1), '--clip 0': dict(clip=0), '--seed -1': dict(seed=-1), 'epochs is 1.5; a value of type int': dict(epochs=1.5),
     'is an attack; to train on attacked images write --transform "Adversarial(PGD(), eps=.1)"': dict(transforms=['PGD()']), '--penalty FGSM() is an attack': dict(penalties=['FGSM()']),
     'is called as (model, x, y, out), not as (model); it belongs to --penalty': dict(constraints=['Lp(1e-3)']), 'it belongs to --transform': dict(penalties=['Adversarial(PGD(), eps=.1)']),
     '--optimizer SHLP(3, classes=10) makes no optimizer': dict(optimizer='SHLP(3)'), '--schedule Adam() is called as (params), not as (epoch); it belongs to --optimizer': dict(schedule='Adam()'),

@@ -22,7 +22,7 @@ from locallearning.lab.claims import LEDGERS, Claim, parts, read_claims
 from locallearning.lab.families import families, find_family
 from locallearning.lab.intervals import SCALES, interval, spreads
 from locallearning.lab.report import colors, each, labels, number, over_seeds, published, read_report, read_reports, run_table, settings_table, small_png, table, times_table, values, write_report
-from locallearning.lab.report_figures import draw_beside, draw_critical, draw_curves, draw_spectra, draw_training, draw_worst
+from locallearning.lab.report_figures import draw_beside, draw_bounds, draw_critical, draw_curves, draw_spectra, draw_training, draw_worst
 from locallearning.lab.reproduction import judge_report
 from locallearning.lab.verdicts import FIELDS, estimate
 
@@ -150,6 +150,32 @@ def test_published_numbers_stand_only_beside_the_data_of_the_paper(tmp_path):
     assert published(ours, 'classifier', 'test_accuracy')['kh'] == .472 and published(other, 'classifier', 'test_accuracy') == {}
     diamond = lambda report: float(draw_beside(report, {'t': ('classifier', 'test_accuracy', {})}).axes[0].lines[0].get_ydata()[0])
     assert diamond(ours) == .472 and math.isnan(diamond(other))
+
+
+def sandwich(lower, product, matrix, at='eps=0.5;n=200'):
+    return {('bp', 'bounds', 'lower', at): lower, ('bp', 'bounds', 'product', at): product, ('bp', 'bounds', 'matrix_product', at): matrix}
+
+
+def test_bounds_are_means_over_seeds_with_their_intervals_and_refusals_keep_their_flag(tmp_path):
+    rows = sandwich(4., 60., 3.) | {('kh', 'bounds', 'lower', 'eps=0.5;n=200', 'no upper bound'): 2.}
+    report = write(tmp_path/'a', rows, seeds=(0, 1, 2), spread=.1)
+    figure = draw_bounds(report)
+    dots = {o.get_markerfacecolor() == 'white': o.get_xydata()[0].tolist() for o in figure.axes[0].lines if o.get_color() == colors(report)['BP'] and len(o.get_xdata()) == 1}
+    assert dots[False] == pytest.approx([4.4, 66]) and dots[True] == pytest.approx([4.4, 3.3])
+    spans = [c.get_segments()[0] for c in figure.axes[0].collections[1:]]
+    low, high = interval(spreads(np.array([4., 4.4, 4.8])[:, None])[0][0], 'positive')
+    assert any(np.allclose(s, [[low, 66], [high, 66]]) for s in spans)
+    words = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert words[:2] == ['KH: no upper bound', 'BP'] and '95 % interval over seeds' in words
+    one = [t.get_text() for t in draw_bounds(write(tmp_path/'b', sandwich(4., 60., 3.))).legends[0].get_texts()]
+    assert one[0] == 'BP' and '95 % interval over seeds' not in one
+
+
+def test_bounds_of_two_settings_are_not_mixed(tmp_path):
+    report = write(tmp_path, sandwich(4., 60., 3.) | sandwich(8., 60., 3., at='eps=1;n=200'))
+    with pytest.raises(InputError, match='have 2 settings: eps=0.5;n=200 and eps=1;n=200; choose one'): draw_bounds(report)
+    assert draw_bounds(report, dict(eps='1', n='200')).axes[0].lines[1].get_xdata()[0] == 8
+    with pytest.raises(InputError, match='have 0 settings: none'): draw_bounds(write(tmp_path/'none', {('bp', 'classifier', 'test_accuracy', ''): .5}))
 
 
 def test_published_numbers_are_of_models_and_quantities_that_exist(full):

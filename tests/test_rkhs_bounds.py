@@ -8,10 +8,12 @@ from torch import nn
 
 from locallearning.convnets import VGG5
 from locallearning.core import InputError
+from locallearning.figures.bounds import plot_bounds
+from locallearning.figures.style import render
 from locallearning.instruments import rows_of
 from locallearning.models import MLP
 from locallearning.recipes import build_recipe
-from locallearning.rkhs.bounds import BoundsProbe
+from locallearning.rkhs.bounds import Bounds, BoundsProbe
 from locallearning.state import seeded, stream
 
 
@@ -69,3 +71,70 @@ def test_the_setting_is_part_of_the_rows_and_the_recipe():
 @pytest.mark.parametrize('given, said', [(dict(n=1), 'n=1'), (dict(eps=0.), 'eps=0'), (dict(steps=0), 'steps=0')])
 def test_bad_settings_are_named(given, said):
     with pytest.raises(InputError, match=said): BoundsProbe(**given)
+
+
+# --- the figure
+
+def bounds(lower, product, matrix=None, refused=''):
+    each = np.array([.5, 1., .7])*lower
+    return Bounds(each, each/2, each/3, product, product if matrix is None else matrix, .5, 20, refused)
+
+
+NAN = math.nan
+FOUND = {'chain': bounds(2., 8.), 'convnet': bounds(4., 60., 3.), 'attends': bounds(3., NAN, NAN, 'no Lipschitz bound is known: attention'), 'dead': bounds(0., 0.)}
+
+
+def dots(figure, filled=True):
+    "Markers of the panel as (x, y, colour), the arrows aside."
+    found = [o for o in figure.axes[0].lines if o.get_marker() not in ('None', '') and not o.get_marker().startswith('$')]
+    return [(*map(float, o.get_xydata()[0]), o.get_color()) for o in found if (o.get_markerfacecolor() != 'white') == filled]
+
+
+def words(figure): return [t.get_text().replace('\n', ' ') for t in figure.legends[0].get_texts()]
+
+
+def test_a_model_is_a_point_of_its_largest_lower_and_its_upper_bound():
+    figure = plot_bounds(FOUND, {'chain': '#123456'})
+    ax = figure.axes[0]
+    assert ax.get_xscale() == ax.get_yscale() == 'log'
+    assert [d[:2] for d in dots(figure)] == [(2, 8), (4, 60)] and dots(figure)[0][2] == '#123456'
+    assert [d[:2] for d in dots(figure, filled=False)] == [(4, 3)], 'only where the readings differ'
+
+
+def test_the_diagonal_is_where_the_bounds_are_equal_and_no_upper_bound_lies_below():
+    figure = plot_bounds(FOUND)
+    diagonal = next(o for o in figure.axes[0].lines if len(o.get_xdata()) == 2 and o.get_color() == 'black')
+    assert (diagonal.get_xdata() == diagonal.get_ydata()).all()
+    (left, right), (low, high) = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
+    assert diagonal.get_xdata()[0] <= left and diagonal.get_xdata()[1] >= right, 'it goes through the whole panel'
+    assert all(low < y < high and left < x < right and y >= x for x, y, _ in dots(figure))
+    assert words(figure)[-1] == 'lower = upper: no bound lies below'
+
+
+def test_a_model_without_an_upper_bound_stands_at_the_edge_with_the_reason():
+    figure = plot_bounds(FOUND)
+    arrow, = [o for o in figure.axes[0].lines if o.get_marker().startswith('$')]
+    assert arrow.get_xdata()[0] == 3 and arrow.get_transform().transform((3, .95))[1] > figure.axes[0].transAxes.transform((0, .9))[1]
+    assert words(figure)[:3] == ['chain', 'convnet', 'attends: no Lipschitz bound is known: attention']
+
+
+def test_a_model_that_never_moves_is_named_and_not_drawn():
+    figure = plot_bounds(FOUND)
+    assert words(figure)[3] == 'dead: its logits do not move' and len(dots(figure)) == 2
+    alone = plot_bounds({'dead': FOUND['dead']})
+    render(alone, 'png', dpi=50)
+    assert not dots(alone) and words(alone)[0] == 'dead: its logits do not move'
+
+
+def test_models_none_of_which_has_an_upper_bound_are_drawn_all_the_same():
+    figure = plot_bounds({'attends': FOUND['attends']})
+    render(figure, 'png', dpi=50)
+    assert words(figure) == ['attends: no Lipschitz bound is known: attention', 'lower = upper: no bound lies below']
+
+
+def test_the_instrument_draws_what_it_has_measured():
+    probe = BoundsProbe(n=10, steps=2)
+    found = {name: probe.measure(net, images()) for name, net in dict(mlp=MLP(784, widths=(20,)), conv=VGG5(width=4)).items()}
+    figure, = probe.draw(found, classes=('a', 'b')).values()
+    assert [d[:2] for d in dots(figure)] == [(b.lower.max(), b.product) for b in found.values()]
+    assert [d[:2] for d in dots(figure, filled=False)] == [(found['conv'].lower.max(), found['conv'].matrix)]

@@ -1,5 +1,6 @@
 """Spectral norms as penalty and as constraint, against singular value decompositions; defects of kernel_reg that must not recur."""
 import copy
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from locallearning.core import InputError
 from locallearning.models import MLP, SHLP
 from locallearning.probes.norms import linear_maps
 from locallearning.recipes import build_recipe
+from locallearning.rkhs import spectral
 from locallearning.rkhs.spectral import (
     SpectralNormPenalty, SpectralProjection, clip_singular_values, top_direction, weighted_layers)
 from locallearning.state import seeded, stream
@@ -52,6 +54,78 @@ def test_a_matrix_below_the_limit_is_left_alone():
 def test_equal_singular_values_are_all_clipped():
     Q = torch.linalg.qr(matrix((6, 6))).Q
     torch.testing.assert_close(clip_singular_values(3*Q, 1.), Q, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_a_bound_is_not_below_the_norm_nor_above_the_limit(shape):
+    W = matrix(shape).flatten(1)
+    norm = torch.linalg.matrix_norm(W.double(), 2).item()
+    for factor in (.5, .99, .9999): assert spectral._norm_bound(spectral._gram(W), factor*norm) == math.inf
+    for factor in (1.0001, 1.01, 2., 1e3): assert norm < spectral._norm_bound(spectral._gram(W), factor*norm) <= factor*norm
+
+
+def test_a_bound_holds_where_the_power_iteration_is_misled():
+    "It starts with the longest row, which may be an eigenvector of a smaller eigenvalue."
+    W = torch.block_diag(torch.tensor([[2.]]), torch.ones(3, 3))           # norms 2 and 3, rows of length 2 and 1.7
+    assert spectral._norm_bound(W @ W.T, 2.9) == math.inf and 3 < spectral._norm_bound(W @ W.T, 3.1) <= 3.1
+    torch.testing.assert_close(torch.linalg.matrix_norm(clip_singular_values(W, 2.5), 2), torch.tensor(2.5))
+
+
+def products(monkeypatch):
+    "Count Gram matrices and decompositions."
+    seen, gram, eigh = dict(gram=0, eigh=0), spectral._gram, torch.linalg.eigh
+    def counted(name, f): return lambda *a: (seen.update({name: seen[name] + 1}), f(*a))[1]
+    monkeypatch.setattr(spectral, '_gram', counted('gram', gram))
+    monkeypatch.setattr(torch.linalg, 'eigh', counted('eigh', eigh))
+    return seen
+
+
+def test_a_weight_that_has_moved_too_little_is_not_multiplied(monkeypatch):
+    model, seen = nn.Linear(50, 20), products(monkeypatch)
+    norm = norms(model)[0]
+    piece = SpectralProjection(2*norm, kappa=None)
+    for _ in range(10):
+        with torch.no_grad(): model.weight += .02*norm*matrix((20, 50))/matrix((20, 50)).norm()
+        piece(model)
+    assert seen == dict(gram=1, eigh=0)
+    piece.refresh(model, (), 1)
+    piece(model)
+    assert seen == dict(gram=2, eigh=0), 'an epoch begins as after an interruption'
+
+
+@pytest.mark.parametrize('step', [.003, .03, .3])
+def test_a_growing_weight_is_caught_in_the_step_in_which_it_passes_the_limit(step, monkeypatch):
+    "Along its own top direction, where the length of the change is all that the norm grows by."
+    model = nn.Linear(50, 20, bias=False)
+    U, S, Vh = torch.linalg.svd(model.weight.detach(), full_matrices=False)
+    limit, top, seen = S[0].item() + .6, torch.outer(U[:, 0], Vh[0]), products(monkeypatch)
+    piece = SpectralProjection(limit, kappa=None)
+    steps = int(.7/step) + 2
+    for t in range(1, steps):
+        with torch.no_grad(): model.weight += step*top
+        expected = S[0].item() + t*step
+        piece(model)
+        assert norms(model)[0] == pytest.approx(min(expected, limit), abs=1e-5)
+        if expected > limit + step: break
+    assert seen['eigh'] >= 1 and seen['gram'] <= seen['eigh'] + 12
+
+
+def test_what_is_known_changes_no_weight():
+    "As against a projection that looks at every weight anew at each step."
+    def trained(forgetful):
+        model, piece = conv(), SpectralProjection(.6, kappa=None)
+        def forget(net): forgetful and piece._below.clear()
+        fit(model, images(), lr=.05, epochs=6, batch_size=5, constraints=[forget, piece])
+        return model
+    assert all(a.equal(b) for a, b in zip(trained(False).parameters(), trained(True).parameters(), strict=True))
+
+
+def test_what_is_known_of_one_model_is_not_believed_of_another():
+    small, large, other = nn.Linear(5, 4), nn.Linear(5, 4), nn.Linear(6, 4)
+    with torch.no_grad(): large.weight.mul_(100); other.weight.mul_(100)
+    piece = SpectralProjection(2., kappa=None)
+    for model in (small, large, other, small): piece(model)
+    assert norms(large) == pytest.approx([2.], rel=1e-4) == norms(other) and norms(small)[0] < 2
 
 
 def test_the_limit_comes_down():

@@ -352,7 +352,7 @@ def test_a_term_that_is_not_finite_is_named_and_the_last_good_state_stays(tmp_pa
     class Explode:
         n = 0
         def __call__(self, model, x, y, out): self.n += 1; return out.logits.sum() * (math.nan if self.n == 5 else 0)
-    with pytest.raises(FloatingPointError, match='Explode was not finite in step 1 of epoch 1; .*the checkpoint of the epoch before is kept'):
+    with pytest.raises(FloatingPointError, match='Explode was not finite in step 1 of epoch 1; .*what was saved before is kept'):
         fit(make(), DATA, epochs=3, batch_size=20, folder=tmp_path, penalties=[Counting(), Explode()])
     saved = load_tree(tmp_path/'state.safetensors')
     assert saved['done'] == 1 and all(v.isfinite().all() for v in saved['model'].values())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
 from torch import nn,Tensor
-from ..core import check,nearest
+from ..core import check,check_number,nearest
 from ..recipes import Piece
 from ..models import evaluating
 from .losses import LOSSES
@@ -187,12 +187,14 @@ def __call__(self:PGD,
 
 # %% ../../nbs/attacks/02_gradient.ipynb #dc9b0de3
 class Adversarial(Piece):
-    "Train on attacked images."
+    "Train on attacked images; the last of several transforms, as augmentation comes before it."
+    replaces = True
     def __init__(self,
         attack:Callable,    # e.g. `PGD(steps=7)`
         eps:float,          # radius of the attack
         clean:bool=False,   # first a step on the clean images, then one on the attacked ones
     ):
+        check_number('Adversarial(eps)', eps, above=0)
         check_eps(eps, 1)
         self.attack,self.eps,self.clean,self.generator = attack,eps,clean,None
     def __call__(self, model, x, y, bounds=(0., 1.)):

@@ -126,6 +126,9 @@ def list_all(
     for family in families().values():
         typer.echo(f'{family.name}: {family.title}')
         typer.echo(f'  models    {", ".join(family.models)} (train {family.name}/NAME, or all by reproduce)')
+        if family.presets: typer.echo('  presets   (train NAME)')
+        for key, preset in family.presets.items():
+            typer.echo(f'    {f"{family.name}/{key}":<36}  {preset.get("about", "")}'.rstrip())
         typer.echo(f'  profiles  {", ".join(family.profiles)}\n  experiments')
         for stem in family.notebooks: typer.echo(f'    {family.name}/{stem}')
         typer.echo('  parameters (default: the smoke profile)')

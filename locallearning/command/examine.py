@@ -11,6 +11,7 @@ __all__ = ['GRIDS', 'Imports', 'Model', 'Weights', 'Scaling', 'DataSet', 'DataRo
 # %% ../../nbs/command/01_examine.ipynb #c39edbd9
 import hashlib,json,math,re,textwrap
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Annotated,Optional
 import typer
@@ -71,7 +72,7 @@ Imports = Annotated[Optional[list[str]], typer.Option('--import', metavar='MODUL
 Model = Annotated[Optional[str], typer.Option('--model', metavar='MODULE:FACTORY|RECIPE',
     help='a model made elsewhere: a function or class that Python finds, with arguments if wanted; importing its module runs code')]
 Weights = Annotated[Optional[str], typer.Option('--weights', metavar='FILE',
-    help='its weights: safetensors, or a state dict (.pth, .pty), which is read without running code')]
+    help='its weights: safetensors, or a state dict (.pth, .pty), which is read without running code; under other names it is taken in order, if all shapes fit')]
 Scaling = Annotated[Optional[tuple[str, str]], typer.Option('--normalize', metavar='MEANS STDS',
     help='its scaling of the pixels, a number for each channel, such as .49,.48,.45 .25,.24,.26')]
 DataSet = Annotated[str, typer.Option('--data', metavar='RECIPE', show_default=False,
@@ -122,7 +123,8 @@ def find_subjects(
         have = f'--normalize {" ".join(normalize or ())}: the images have {channels} channel{"s"*(channels > 1)}'
         check(not scaling or {*map(len, scaling)} == {channels}, f'{have}; give as many means and deviations')
         sizes = dict(in_features=math.prod(data.shape), classes=len(data.classes), num_classes=len(data.classes))
-        other = foreign_subject(model, weights, normalize=scaling, modules=modules, device=device, seed=seed, **sizes)
+        how = dict(normalize=scaling, modules=modules, device=device, seed=seed, tell=partial(typer.echo, err=True))
+        other = foreign_subject(model, weights, **how, **sizes)
         if not weights: typer.echo(f'no --weights: {other.name} is examined as it is made', err=True)
         if other.name in {s.name for s in found}: other.name = model
         found.append(other)
@@ -146,12 +148,14 @@ def open_run(
 
 # %% ../../nbs/command/01_examine.ipynb #94f22165
 def aligned(
-    rows:list[dict], # texts and numbers by column; the first column names the rows
+    rows:list[dict], # texts and numbers by column; the first column names the rows, others may be missing
 )->list[str]: # lines, each indented by two
     "Write a table with aligned columns; a column that no row has a number for is left out."
     tell = lambda v: v if isinstance(v, str) else '–' if v != v else f'{v:.4g}'
     short = lambda s: s if len(s) < 26 else f'{s[:12]}…{s[-12:]}'
-    columns = [[k.replace('_', ' '), *(tell(r[k]) for r in rows)] for k in rows[0] if any(r[k] == r[k] for r in rows)]
+    empty = dict.fromkeys((k for r in rows for k in r), math.nan)
+    rows = [empty | r for r in rows]
+    columns = [[k.replace('_', ' '), *(tell(r[k]) for r in rows)] for k in empty if any(r[k] == r[k] for r in rows)]
     first, *others = [[*map(short, columns[0])], *columns[1:]]
     lines = zip([o.ljust(max(map(len, first))) for o in first], *([o.rjust(max(map(len, col))) for o in col] for col in others))
     return [f'  {"   ".join(line)}'.rstrip() for line in lines]

@@ -34,23 +34,23 @@ def shown(
 # %% ../../nbs/command/00_train.ipynb #8a72bbb3
 def train(
     preset: Annotated[Optional[str], typer.Argument(metavar='[PRESET]',
-        help='a model of a family with its published settings, such as hebbian/jreg; options change it')] = None,
+        help='a model of a paper as published, such as hebbian/jreg, or a setting of its code, such as rkhs/cifar10_vgg (see list); options change it')] = None,
     data: Annotated[Optional[str], typer.Option(metavar='RECIPE',
         help='images: a name such as cifar10 or "mnist(per_class=100, val=5000)", or a path; default: mnist5k')] = None,
     model: Annotated[Optional[str], typer.Option(metavar='RECIPE',
         help='default: "SHLP(width=500)"; sizes that the data determine may be left out')] = None,
     loss: Annotated[Optional[str], typer.Option(metavar='RECIPE', help='default: "CrossEntropy()"')] = None,
     penalty: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
-        help='added to the loss; may be repeated')] = None,
+        help='added to the loss, in place of those of the preset; may be repeated')] = None,
     constraint: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
-        help='applied to the weights after each step; may be repeated')] = None,
+        help='applied to the weights after each step, likewise; may be repeated')] = None,
     parametrize: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
         help='makes the weights of every linear and convolutional layer; may be repeated')] = None,
     transform: Annotated[Optional[list[str]], typer.Option(metavar='RECIPE',
-        help='makes of a batch what is trained on; may be repeated, one after the other')] = None,
+        help='makes of a batch what is trained on; may be repeated, one after the other, and after those of the preset')] = None,
     optimizer: Annotated[Optional[str], typer.Option(metavar='RECIPE', help='default: "Adam()"')] = None,
     lr: Annotated[Optional[float], typer.Option(
-        help='learning rate; default: that of the model if it names one, else 0.001')] = None,
+        help='learning rate, the same in all epochs; default: that of the model if it names one, else 0.001')] = None,
     schedule: Annotated[Optional[str], typer.Option(metavar='RECIPE',
         help='learning rate over the epochs, such as "Steps(1e-3, [(10, 1e-4)])"')] = None,
     epochs: Annotated[Optional[int], typer.Option(help='passes over the training images; default: 20')] = None,
@@ -58,6 +58,8 @@ def train(
     clip: Annotated[Optional[float], typer.Option(help='largest norm of the gradient')] = None,
     valid: Annotated[Optional[float], typer.Option(
         help='training images held out to choose the best epoch by: a share or a number, 0: none; default: .1')] = None,
+    eval_every: Annotated[Optional[int], typer.Option(metavar='EPOCHS',
+        help='epochs between two looks at these images; default: 1')] = None,
     snapshots: Annotated[Optional[str], typer.Option(metavar='EPOCHS',
         help='epochs before which the weights are saved, such as 0,.125,1,20')] = None,
     init: Annotated[Optional[str], typer.Option(metavar='CHECKPOINT',
@@ -78,8 +80,8 @@ def train(
     root = data_root and str(Path(data_root).absolute())
     flags = dict(data=data, model=model, loss=loss, penalties=penalty, constraints=constraint)
     flags |= dict(parametrizations=parametrize, transforms=transform, optimizer=optimizer, lr=lr, schedule=schedule)
-    flags |= dict(epochs=epochs, batch_size=batch_size, clip=clip, valid=valid, snapshots=parse_epochs(snapshots))
-    flags |= dict(init=init, seed=seed, device=device, data_root=root, modules=modules)
+    flags |= dict(epochs=epochs, batch_size=batch_size, clip=clip, valid=valid, eval_every=eval_every)
+    flags |= dict(snapshots=parse_epochs(snapshots), init=init, seed=seed, device=device, data_root=root, modules=modules)
     from locallearning.lab.trainings import place_training
     begin = partial(train_here, partial(place_training, preset or '', out or '', config or '', resume, **flags))
     return train_together(begin) if my_place()[1] > 1 else begin()

@@ -209,12 +209,18 @@ def plot_robust_accuracy(
     panels:dict,      # title, such as attack and radius → label → (accuracy, accuracy under attack), over all images
     colors:dict=None, # label → colour
     masked:dict=None, # title → labels whose number may be too good, drawn hollow
+    methods:dict=None, # label → method; the models of one are joined by a line
 )->Figure: # one panel per title
     "Accuracy under attack over accuracy without one, one point per model."
     fig = _plot_points(panels, colors, dict.fromkeys(panels, 'accuracy under attack'))
     for ax, title in zip(fig.axes, panels):
-        for point in ax.lines:
+        points = list(ax.lines)
+        for point in points:
             if point.get_label() in (masked or {}).get(title, ()): point.set_markerfacecolor('white')
+        for method in dict.fromkeys((methods or {}).values()):
+            joined = sorted((pair for m, pair in panels[title].items() if methods.get(m) == method), key=lambda pair: float(pair[0]))
+            color = next((point.get_color() for point in points if methods.get(point.get_label()) == method), '0.6')
+            ax.plot(*np.array(joined, float).reshape(-1, 2).T, color=color, linewidth=.8, zorder=1)
         ax.set(xlim=ax.get_xlim(), ylim=(-.03, 1.03))
         ax.axline((0, 0), slope=1, color='0.6', linestyle=':', linewidth=.8, zorder=0)
     return fig

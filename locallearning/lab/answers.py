@@ -117,7 +117,8 @@ def models_key(
     family, # a `Family`
 )->Page: # a table
     "What the names of the models mean."
-    recipe = lambda about: ' + '.join(f'`{part}`' for part in [about['model'], *about.get('penalties', [])])
+    parts = lambda about: [about['model'], *(o for k in ('penalties', 'constraints', 'transforms') for o in about.get(k, []))]
+    recipe = lambda about: ' + '.join(f'`{part}`' for part in parts(about))
     rows = [dict(model=a.get('label', m), what=a.get('about', ''), recipe=recipe(a)) for m, a in family.models.items()]
     return table(rows)
 

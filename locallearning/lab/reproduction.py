@@ -212,8 +212,7 @@ def passes(
         whole = f'profile {config.profile} runs all models at once and has no units to share out'
         check(not shard, f'--shard {shard}: {whole}; take a larger profile, or --seed')
         return [last]
-    models = config.params.get('models') or list(config.family.models)
-    first = [Unit(config, s, (m,), out, force) for s in config.seeds for m in models]
+    first = [Unit(config, s, (m,), out, force) for s in config.seeds for m in config.models]
     return [share(first, shard) if shard else first, last]
 
 # %% ../../nbs/lab/08_reproduction.ipynb #7545d95e
@@ -301,5 +300,5 @@ def status(
             continue
         for folder in sorted(path.parent.glob('seed*')):
             unit = Unit(config, int(folder.name.removeprefix('seed')), (), str(out))
-            rows += [(f'{path.parent.name}/{folder.name}', s, stale(folder, s, unit.key(s))) for s in family.notebooks]
+            rows += [(f'{path.parent.name}/{folder.name}', s, stale(folder, s, unit.key(s))) for s in family.stems(config.profile)]
     return rows

@@ -24,23 +24,25 @@ from .families import find_family,model_spec,space_of,notebook_parameters,resolv
 # %% ../../nbs/lab/02_session.ipynb #c034bd80
 class Experiment:
     "What an experiment notebook works with."
-    def __init__(self, name, family, run, params, data, models, device):
+    def __init__(self, name, family, run, params, data, known, device):
         self.name,self.family,self.run,self.params = name,family,run,params
-        self.data,self.models,self.device = data,models,device
+        self.data,self.known,self.device,self.models = data,known,device,{}
         self.rows,self.image_rows,self.subjects = [],[],{}
     @property
     def sizes(self): return self.data.sizes
     @property
     def colors(self): return {label: s.color for s in self.models.values() for label in (s.label, f'{s.label}*')}
-    def spec(self, key):
+    def about(self, key, **changes):
         special = self.family.profiles[self.params['profile']].get('training', {}).get(key, {})
-        return model_spec(key, self.family.models[key] | special, self.params, self.sizes)
+        return self.family.model(key, **special | changes)
+    def spec(self, key, **changes): return model_spec(key, self.about(key, **changes), self.params, self.sizes)
     def __repr__(self): return f'Experiment({self.name}, seed={self.run.seed}, models={list(self.models)}, data={self.data.name})'
 
 # %% ../../nbs/lab/02_session.ipynb #0b34b730
 def start(
     name:str,       # 'family/notebook'
     scope:dict,     # `globals()` of the notebook
+    task:str='',    # which of the family's models belong to it; '': all
 )->Experiment: # data loaded, models resolved
     "Begin an experiment: find the parameters in the notebook's globals, load the data, complete the models."
     family, (stem, *_) = find_family(name)
@@ -48,9 +50,9 @@ def start(
     profile = params['profile']
     check(profile in family.profiles, f'family {family.name} has no profile {profile!r}; {nearest(profile, family.profiles)}')
     if params.get('threads'): torch.set_num_threads(params['threads'])
-    known = family.models
-    chosen = params['models'] or list(known)
-    for m in chosen: check(m in known, f'{family.name} has no model {m!r}; {nearest(m, known)}')
+    known = family.models_of(task)
+    chosen = params['models'] or known
+    for m in chosen: check(m in known, f'{name} has no model {m!r}; {nearest(m, known)}')
     device = pick_device(params['device'])
     data = load(params['data'], root=params['data_root'] or None, device=device)
     if space := space_of(family, params): data = data.in_space(**space)
@@ -58,7 +60,7 @@ def start(
     folder = Path(params['folder']) if params['folder'] else out/_folder(family, params)/f"seed{params['seed']}"
     said = {k: v for k, v in params.items() if k not in ('out', 'folder', 'data_root')}
     run = Run(folder, out/'artefacts', family=family.name, seed=params['seed'], space=data.space, params=said)
-    exp = Experiment(stem, family, run, params, data, {}, device)
+    exp = Experiment(stem, family, run, params, data, known, device)
     exp.models = {m: exp.spec(m) for m in known if m in chosen}
     return exp
 
@@ -72,9 +74,10 @@ def _folder(family, params):
 @patch
 def train(self:Experiment,
     key:str, # name of a model
+    **changes, # of its table in `family.toml`
 ): # the artefact: checkpoint, history, test accuracy
     "Train a model of the family, or find it trained."
-    spec = self.models.get(key) or self.spec(key)
+    spec = self.spec(key, **changes)
     asked = dict(model=spec.model, data=self.data, seed=self.run.seed, device=self.device)
     return self.run.artefact(f'model-{key}', train_model, **asked, **spec.training)
 
@@ -198,7 +201,7 @@ def save_figure(self:Experiment,
 def finish(self:Experiment):
     "Write what was measured, and the manifest."
     import pandas as pd
-    partial = '' if len(self.models) == len(self.family.models) else '-' + '-'.join(self.models)
+    partial = '' if len(self.models) == len(self.known) else '-' + '-'.join(self.models)
     self.run.write_measurements(f'{self.name}{partial}', self.rows)
     if self.image_rows: self.run.write_table(f'images-{self.name}{partial}', self.image_rows)
     self.run.write_manifest(f'{self.name}{partial}')

@@ -35,7 +35,7 @@ def notebook_key(
     def top(name): return name.partition('.')[0]
     library = {f'locallearning.{m}' for m in ll._PUBLIC.values() if top(m) not in ('lab', 'bench', 'command')}
     named = {n for n in names_in('\n'.join(cells)) if top(n) == 'locallearning' or not installed(top(n))}
-    about = {k: v for k, v in family.about.items() if k not in ('claims', 'published', 'names')}
+    about = {k: v for k, v in family.about.items() if k not in ('claims', 'published', 'names', 'presets')}
     about['profiles'] = about.get('profiles', {}).get(params.get('profile'))
     given = {k: v for k, v in params.items() if k not in ('out', 'folder', 'data_root', 'threads')}
     parts = dict(cells=cells, parameters=given, family=about, data=_files(params.get('data', '')))

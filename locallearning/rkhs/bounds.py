@@ -75,3 +75,6 @@ class BoundsProbe(Instrument):
             yield Number('product', result.product, unit='1/length')
             yield Number('matrix_product', result.matrix, unit='1/length')
             yield Number('gap', result.product / result.lower.max())
+    def draw(self, results, **how):
+        from locallearning.figures.bounds import plot_bounds
+        return dict(bounds=plot_bounds(results))

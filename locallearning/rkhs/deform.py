@@ -10,7 +10,7 @@ import torch
 from torch import nn,Tensor
 from fastcore.basics import patch
 from ..augmentation import apply_deformations,check_spatial,draw_deformations,tangents
-from ..core import check_number
+from ..core import check,check_number
 from ..recipes import Piece
 from .penalties import alone
 
@@ -21,6 +21,11 @@ def _some(x, n, generator):
     device = x.device if generator is None else generator.device
     rows = torch.randperm(len(x), generator=generator, device=device)[:n]
     return x.detach()[rows.to(x.device)]
+
+# %% ../../nbs/rkhs/02_deform.ipynb #02d0e001
+def _check_examples(piece, split):
+    there = len(split)
+    check(piece.examples <= there, lambda: f'{piece!r} asks for {piece.examples} examples of {there} training images; give at most {there}')
 
 # %% ../../nbs/rkhs/02_deform.ipynb #98e9256e
 @torch.no_grad()
@@ -50,7 +55,7 @@ class DeformationStability(Piece, nn.Module):
     needs_x = False
     def __init__(self,
         strength:float=.1,     # weight in the loss
-        examples:int=32,       # images of the batch that are deformed; all where there are fewer
+        examples:int=32,       # images of the batch that are deformed; all where it has fewer
         versions:int=32,       # random deformations of each
         deformation:float=1.,  # strength of the deformations: standard deviation of a displacement, pixels
         smooth:float=3.,       # width of the Gaussian that smooths the fields, pixels
@@ -58,15 +63,17 @@ class DeformationStability(Piece, nn.Module):
         chunk:int=1024,        # images scored at a time; memory, not the result
     ):
         super().__init__()
-        check_number('DeformationStability(strength)', strength)
+        check_number('DeformationStability(strength)', strength, above=0)
         for k, v in dict(examples=examples, versions=versions, chunk=chunk).items():
             check_number(f'DeformationStability({k})', v, low=1, whole=True)
         check_number('DeformationStability(deformation)', deformation, low=0)
         check_number('DeformationStability(smooth)', smooth, above=0)
         check_number('DeformationStability(shift)', shift, low=0, whole=True)
+        check(deformation or shift, 'DeformationStability(deformation=0, shift=0) deforms nothing; give one of them > 0')
         self.strength,self.examples,self.versions = strength,examples,versions
         self.deformation,self.smooth,self.shift,self.chunk = deformation,smooth,shift,chunk
         self.generator = None
+    def check_fits(self, model, split): _check_examples(self, split)
 
 # %% ../../nbs/rkhs/02_deform.ipynb #0fdc26f2
 @patch
@@ -124,17 +131,18 @@ class TangentGradient(Piece, nn.Module):
     needs_x = True
     def __init__(self,
         strength:float=.1,  # weight in the loss
-        examples:int=32,    # images of the batch that are looked at; all where there are fewer
+        examples:int=32,    # images of the batch that are looked at; all where it has fewer
         tangents:int=30,    # random tangent images of each
         smooth:float=3.,    # width of the Gaussian that smooths their fields, pixels
     ):
         super().__init__()
-        check_number('TangentGradient(strength)', strength)
+        check_number('TangentGradient(strength)', strength, above=0)
         for k, v in dict(examples=examples, tangents=tangents).items():
             check_number(f'TangentGradient({k})', v, low=1, whole=True)
         check_number('TangentGradient(smooth)', smooth, above=0)
         self.strength,self.examples,self.tangents,self.smooth = strength,examples,tangents,smooth
         self.generator = None
+    def check_fits(self, model, split): _check_examples(self, split)
     def choose(self, model, x, along): return steepest_examples(model, x, along)
 
 # %% ../../nbs/rkhs/02_deform.ipynb #35ac621f

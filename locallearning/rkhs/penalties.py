@@ -118,7 +118,7 @@ class ClassPerturbation(Piece, nn.Module):
     def __init__(self,
         eps:float=1.,        # radius of the ball, Euclidean, in the units of the images
         steps:int=5,         # of the ascent
-        top:int|None=None,   # images a class that are searched, those of the steepest gradient; None: all
+        top:int|None=None,   # images a class that are searched, those of the steepest gradient; None, or where the batch has fewer: all
         chunk:int=1280,      # images that go through the model at once
     ):
         super().__init__()
@@ -127,6 +127,9 @@ class ClassPerturbation(Piece, nn.Module):
         check_number('ClassPerturbation(top)', top, low=1, whole=True, optional=True, why='or None for all images')
         check_number('ClassPerturbation(chunk)', chunk, low=1, whole=True)
         self.eps,self.steps,self.top,self.chunk = eps,steps,top,chunk
+    def check_fits(self, model, split):
+        there = len(split)
+        check((self.top or 0) <= there, lambda: f'{self!r} asks for {self.top} of {there} training images; give at most {there}, or top=None for all')
 
 # %% ../../nbs/rkhs/00_penalties.ipynb #46ba5380
 def _rise(model, x, classes, eps, steps, chunk): # worst points and how much higher they are, for pairs of image and class

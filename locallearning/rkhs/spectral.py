@@ -62,6 +62,7 @@ class SpectralNormPenalty(Piece, nn.Module):
         check_number('SpectralNormPenalty(iterations)', iterations, low=1, whole=True)
         self.strength,self.iterations,self.exact = strength,iterations,exact
         self.generator,self._directions = None,{}
+    def check_fits(self, model, split): weighted_layers(model)
 
 # %% ../../nbs/rkhs/01_spectral.ipynb #04f78e75
 @patch
@@ -103,24 +104,43 @@ def forward(self:SpectralNormPenalty,
         total = total + (u @ (W @ v)).square()
     return total
 
+# %% ../../nbs/rkhs/01_spectral.ipynb #b1f0c2a1
+ROUNDS = 20 # of the power iteration, from the longest row
+
+def _gram(W): return W @ W.T if len(W) <= W.shape[1] else W.T @ W # of the smaller side
+
+def _norm_bound(gram, limit): # not below the largest singular value, at most `limit`; infinite where that is above `limit`
+    v = gram[:, gram.diagonal().argmax()]
+    for _ in range(ROUNDS): v = gram @ F.normalize(v, dim=0, eps=1e-30)
+    lower = v.norm().sqrt().item()
+    for c in ((3*lower + limit)/4, limit):
+        if lower < c <= limit and _is_positive(c**2, gram): return c
+    return math.inf
+
+# %% ../../nbs/rkhs/01_spectral.ipynb #b1f0c2a2
+def _is_positive(shift, gram): # whether shift·I - gram is positive definite
+    difference = -gram
+    difference.diagonal().add_(shift)
+    return torch.linalg.cholesky_ex(difference).info.item() == 0
+
 # %% ../../nbs/rkhs/01_spectral.ipynb #0614603e
 def clip_singular_values(
     weight:Tensor, # out×…, read as a matrix out×rest
     tau:float,     # largest singular value that is left, > 0
 )->Tensor: # the same shape; `weight` itself where nothing is above `tau`
     "Find the nearest matrix, in the Frobenius norm, with no singular value above a limit."
+    gram = _gram(weight.flatten(1))
+    return weight if _norm_bound(gram, tau) <= tau else _clipped(weight, gram, tau)
+
+# %% ../../nbs/rkhs/01_spectral.ipynb #b1f0c2a5
+def _clipped(weight, gram, tau): # the decomposition; `weight` itself where rounding alone made it look too large
     W = weight.flatten(1)
-    rows = len(W) <= W.shape[1]
-    gram = W @ W.T if rows else W.T @ W
-    if gram.device.type == 'cpu' and gram.norm() <= tau**2: return weight
     squares, Q = torch.linalg.eigh(gram)
-    s = squares.clamp_min(0).sqrt()
-    excess = 1 - tau/s.clamp_min(tau)
-    if gram.device.type == 'cpu':
-        above = s > tau
-        if not above.any(): return weight
-        Q, excess = Q[:, above], excess[above]
-    W = W - (Q*excess) @ (Q.T @ W) if rows else W - (W @ Q) @ (Q*excess).T
+    above = squares > tau**2
+    if not above.any(): return weight
+    Q, excess = Q[:, above], 1 - tau/squares[above].sqrt()
+    if len(W) <= W.shape[1]: W = torch.addmm(W, Q*excess, Q.T @ W, alpha=-1)
+    else: W = torch.addmm(W, W @ Q, (Q*excess).T, alpha=-1)
     return W.view_as(weight)
 
 # %% ../../nbs/rkhs/01_spectral.ipynb #3d4a1a05
@@ -140,7 +160,8 @@ class SpectralProjection(Piece):
         check(reading in ('matrix', 'operator'), f'reading={reading!r}; {nearest(reading, ["matrix", "operator"])}')
         check_number('SpectralProjection(iterations)', iterations, low=1, whole=True)
         self.tau,self.kappa,self.reading,self.iterations = tau,kappa,reading,iterations
-        self.limit,self.generator,self._inputs = self.at(0),None,{}
+        self.limit,self.generator,self._inputs,self._below = self.at(0),None,{},{}
+    def check_fits(self, model, split): weighted_layers(model)
     def at(self,
         epoch:int, # from 0
     )->float: # limit of that epoch
@@ -155,7 +176,7 @@ def refresh(self:SpectralProjection,
     epoch:int=0,          # from 0
 ):
     "Set the limit of the epoch; for 'operator', draw an image for each convolution, and turn it to its largest singular direction."
-    self.limit = self.at(epoch)
+    self.limit,self._below = self.at(epoch),{}
     if self.reading == 'matrix': return
     layers, (x, _) = weighted_layers(model), next(iter(batches))
     for m in linear_maps(model, x):
@@ -169,6 +190,17 @@ def _turned(layer, start, rounds): # power iteration on the map between images
     forward = lambda z: apply_linear(layer, z)
     return power_iteration(forward, adjoint_of(forward, start), start, rounds, tol=0)
 
+# %% ../../nbs/rkhs/01_spectral.ipynb #b1f0c2a6
+@patch
+def _clip(self:SpectralProjection, path, weight): # clips the matrix in place; `_below` has weights that were below the limit, and bounds
+    before, bound = self._below.get(path, (None, math.inf))
+    known = before is not None and before.shape == weight.shape
+    if known and bound + torch.dist(weight, before) <= self.limit: return
+    gram = _gram(weight.flatten(1))
+    bound = _norm_bound(gram, self.limit)
+    if bound <= self.limit: self._below[path] = weight.clone(), bound
+    else: weight.copy_(_clipped(weight, gram, self.limit))
+
 # %% ../../nbs/rkhs/01_spectral.ipynb #b2e1a07b
 @patch
 @torch.no_grad()
@@ -179,8 +211,7 @@ def __call__(self:SpectralProjection,
     for path, layer in weighted_layers(model).items():
         weight = layer.weight
         if self.reading == 'matrix' or isinstance(layer, nn.Linear):
-            limited = clip_singular_values(weight, self.limit)
-            if limited is not weight: weight.copy_(limited)
+            self._clip(path, weight)
             continue
         check(path in self._inputs, f'{self!r} has not seen an image; call refresh(model, batches, epoch) at the start of every epoch')
         found = _turned(layer, self._inputs[path], self.iterations)

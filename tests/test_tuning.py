@@ -1,0 +1,90 @@
+"""The search for strengths, and what a family says of tasks, numbers and notebooks of its profiles."""
+from types import SimpleNamespace
+
+import pytest
+
+from locallearning.core import InputError
+from locallearning.lab.families import Family, filled, find_family, resolve
+from locallearning.lab.tuning import beyond, search_in_turn, searched, tune
+
+
+def peak(at, of):
+    "A score that falls with the distance from a peak, in factors of ten."
+    import math
+    return -sum(abs(math.log10((at[k] or 1e-6)/v)) for k, v in of.items())
+
+
+def test_the_search_goes_on_beyond_an_edge_until_the_best_is_inside():
+    best, tries = search_in_turn(lambda at: peak(at, dict(s=50.)), dict(s=1.), dict(s=[.1, 1., 10.]), more=3)
+    assert best == dict(s=100.) or best == dict(s=10.)
+    values = [t.value for t in tries]
+    assert values[0] < best['s'] < values[-1] and sum(t.chosen for t in tries) == 1
+
+
+def test_a_grid_is_not_continued_for_ever():
+    _, tries = search_in_turn(lambda at: at['s'], dict(s=1.), dict(s=[.1, 1.]), more=2)
+    assert [t.value for t in tries] == [.1, 1., 10., 100.] and tries[-1].chosen
+
+
+def test_each_number_is_searched_at_the_best_of_those_before():
+    asked = []
+    def score(at): return asked.append(dict(at)) or peak(at, dict(a=.1, b=1e-3))
+    best, _ = search_in_turn(score, dict(a=1., b=0.), dict(a=[.01, .1, 1.], b=[0., 1e-3, 1e-2]))
+    assert best == dict(a=.1, b=1e-3) and {at['a'] for at in asked[3:]} == {.1} and asked[0] == dict(a=1., b=0.)
+
+
+def test_of_equal_scores_the_original_value_stays():
+    best, tries = search_in_turn(lambda at: .5, dict(s=1.), dict(s=[.1, 1., 10.]))
+    assert best == dict(s=1.) and [t.chosen for t in tries] == [False, True, False]
+
+
+def test_zero_is_no_edge():
+    assert beyond([0., 5e-4, 5e-3], 0.) is None and beyond([0., 5e-4, 5e-3], 5e-3) == .05 and beyond([0., 1.], 1.) is None
+
+
+def test_a_search_needs_validation_images_and_a_grid():
+    exp = SimpleNamespace(data=SimpleNamespace(valid=None, name='mnist5k(40)'))
+    with pytest.raises(InputError, match='mnist5k.40. has no validation images'): tune(exp, 'wd')
+    exp = SimpleNamespace(data=SimpleNamespace(valid=1, name='mnist5k'), about=lambda key: {}, family=SimpleNamespace(name='toy'))
+    with pytest.raises(InputError, match='model wd of family toy has no grid'): tune(exp, 'wd')
+
+
+def test_numbers_go_where_the_braces_are_and_nowhere_else():
+    about = dict(model='MLP()', penalties=['Lp({strength}, p=2)', 'Jacobian(1e-3)'], strength=.1, label='{strength}')
+    found = filled(about)
+    assert found['penalties'] == ['Lp(0.1, p=2)', 'Jacobian(1e-3)'] and about['penalties'][0] == 'Lp({strength}, p=2)'
+    with pytest.raises(InputError, match='{eps} in MLP.*no number of that name'): filled(dict(model='MLP()', opt='SGD({eps})'))
+
+
+def family(tmp_path):
+    models = dict(a=dict(model='MLP()', task='digits', s=1), b=dict(model='MLP(width={s})', task='images', s=2), c=dict(model='MLP()'))
+    profiles = dict(small=dict(task='digits', notebooks=['01_one']), all={})
+    return Family('toy', tmp_path, {'01_one': 1, '02_two': 2}, dict(family=dict(title='toy'), models=models, profiles=profiles))
+
+
+def test_a_task_has_its_models_and_those_of_none(tmp_path):
+    toy = family(tmp_path)
+    assert toy.models_of('digits') == ['a', 'c'] and toy.models_of('') == ['a', 'b', 'c']
+    assert toy.model('b', s=7)['model'] == 'MLP(width=7)' and toy.models['b']['model'] == 'MLP(width=2)'
+    assert toy.stems('small') == ['01_one'] and toy.stems('all') == ['01_one', '02_two'] and toy.stems('smoke') == ['01_one', '02_two']
+
+
+@pytest.mark.parametrize('profile', ['quick', 'tune', 'cpu', 'paper', 'cpu-cifar', 'gpu-short', 'paper-cifar'])
+def test_profiles_of_rkhs_name_notebooks_and_models_of_their_task(profile):
+    rkhs, stems = find_family('rkhs')
+    config = resolve(rkhs, stems, profile)
+    assert config.experiments == rkhs.stems(profile) and set(config.experiments) <= set(stems)
+    task = rkhs.profiles[profile]['task']
+    assert config.models and {rkhs.models[m].get('task') for m in config.models} == {task}
+
+
+def test_an_experiment_that_a_profile_does_not_run_is_refused():
+    with pytest.raises(InputError, match='profile quick of family rkhs runs 01_small_mnist, not 02_small_cifar'):
+        resolve(*find_family('rkhs/02_small_cifar'), 'quick')
+
+
+def test_rows_of_a_search_can_be_read_back():
+    import pandas as pd
+    rows = [dict(model='a', probe='tuning', quantity='valid_accuracy', setting=f's={v:g}', value=q, flags=f) for v, q, f in
+            [(.1, .8, float('nan')), (1., .9, 'chosen;edge of its grid')]]
+    assert searched(SimpleNamespace(measurements=pd.DataFrame(rows))) == dict(a=dict(s=[(.1, .8, False), (1., .9, True)]))
