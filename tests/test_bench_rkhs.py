@@ -33,7 +33,7 @@ def test_rows_have_names_of_their_own(made): assert len({r.name for r in made.va
 
 def test_the_row_of_the_preselection_says_how_often_it_is_right(made):
     found = made['class_perturbation'].more['same']
-    assert found['pairs'] == 20 and f'{found["share"]:.1%} of 20 times' in made['class_perturbation'].note
+    assert found['pairs'] == 40 and f'{found["share"]:.1%} of 40 times' in made['class_perturbation'].note
 
 
 def test_the_rows_of_the_projection_do_what_their_names_say(made):

@@ -183,7 +183,7 @@ def test_the_smallest_image_runs_and_a_smaller_one_is_refused(cls, smallest):
     (VGG11, dict(width=0), r'VGG11\(width=0\)'), (VGG5, dict(classes=2.5), r'VGG5\(classes=2.5\)'),
     (ResNet, dict(in_channels=True), r'ResNet\(in_channels=True\)'),
     (VGG11, dict(in_channels=1), r'VGG11\(in_channels=1\) with mean=\(0.4914,.*one std per channel'),
-    (VGG5, dict(in_channels=3), r'VGG5\(in_channels=3\) with mean=\(0.1307,\)'), (VGG11, dict(std=None), r'Normalize\(std=None\)'),
+    (VGG5, dict(in_channels=3, mean=(.1, .2), std=(1., 1.)), r'VGG5\(in_channels=3\) with mean=\(0.1, 0.2\)'), (VGG11, dict(std=None), r'Normalize\(std=None\)'),
     (VGG11, dict(std=(.2, .2)), 'one positive std per mean'), (VGG5, dict(std=(0.,)), 'one positive std per mean'),
     (ResNet, dict(blocks=()), r'ResNet\(blocks=\(\)\)'), (ResNet, dict(blocks=2), r'ResNet\(blocks=2\): must be a tuple'),
     (ResNet, dict(blocks=(2, 0)), r'ResNet\(blocks=0\)'), (ResNet, dict(norm='batchnorm'), "did you mean 'batch'"),
@@ -360,3 +360,11 @@ def test_a_stage_is_its_convolutions_and_one_pooling():
     stage = conv_stage((1, 2, 3, 4), nn.AvgPool2d, bias=False)
     assert [type(m).__name__ for m in stage] == ['Conv2d', 'ReLU']*3 + ['AvgPool2d']
     assert [w.shape[:2] for w in weights(stage)] == [(2, 1), (3, 2), (4, 3)]
+
+
+def test_one_mean_serves_all_channels():
+    "As for MNIST's constants on images in colour."
+    grey, colour = VGG5(width=2), VGG5(in_channels=3, image_size=32, width=2)
+    assert grey.mean == colour.mean and len(colour.mean) == 1
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(colour.scale(x), (x - grey.mean[0])/grey.std[0])

@@ -88,3 +88,28 @@ def test_rows_of_a_search_can_be_read_back():
     rows = [dict(model='a', probe='tuning', quantity='valid_accuracy', setting=f's={v:g}', value=q, flags=f) for v, q, f in
             [(.1, .8, float('nan')), (1., .9, 'chosen;edge of its grid')]]
     assert searched(SimpleNamespace(measurements=pd.DataFrame(rows))) == dict(a=dict(s=[(.1, .8, False), (1., .9, True)]))
+
+
+def test_profiles_train_with_what_the_committed_search_chose():
+    from pathlib import Path
+
+    from locallearning.lab.report import read_reports
+    rkhs, _ = find_family('rkhs')
+    report, = [r for found in read_reports(Path(__file__).parent.parent/'reports')['rkhs'].values() for r in found if r.config['profile'] == 'tune']
+    chosen = {model: {number: value for number, tries in numbers.items() for value, _, best in tries if best} for model, numbers in searched(report).items()}
+    assert {'wd', 'sn', 'grad_l2', 'f_delta', 'grad_f', 'd_tau', 'f_tau'} <= set(chosen) <= set(rkhs.models_of('digits'))
+    for profile in ('quick', 'cpu'):
+        told = rkhs.profiles[profile]['training']
+        for model, numbers in chosen.items():
+            assert {k: told[model][k] for k in numbers} == pytest.approx(numbers), (profile, model)
+
+
+def test_joined_rows_take_the_choices_of_the_single_ones():
+    rkhs, _ = find_family('rkhs')
+    for profile in ('tune', 'quick', 'cpu'):
+        told = rkhs.profiles[profile]['training']
+        about = {m: rkhs.model(m, **told.get(m, {})) for m in rkhs.models_of('digits')}
+        single = {m: rkhs.profiles['cpu']['training'][m] for m in ('f_delta', 'grad_f', 'sn')}
+        assert about['f_tau_grad_f']['slope'] == single['grad_f']['strength'], profile
+        for m in [m for m in about if m.startswith('f_tau_f_delta')]: assert about[m]['eps'] == single['f_delta']['eps'], (profile, m)
+        for m in [m for m in about if '_sn' in m]: assert about[m]['tau'] == single['sn']['tau'], (profile, m)
