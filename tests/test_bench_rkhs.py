@@ -48,7 +48,7 @@ def test_ours_is_the_textbooks(inputs, ours, textbook): assert B.penalties_apart
 
 
 @pytest.mark.parametrize('other, textbook', [
-    (LossGradient(norm=1), PAIRS[0][1]), (LossGradient(), PAIRS[1][1]), (ClassPerturbation(eps=1.01), PAIRS[2][1])], ids=repr)
+    (LossGradient(norm=1), PAIRS[0][1]), (LossGradient(), PAIRS[1][1]), (ClassPerturbation(eps=1.01), PAIRS[2][1])], ids=lambda p: type(p).__name__)
 def test_another_penalty_is_apart(inputs, other, textbook): assert B.penalties_apart(other, textbook, *inputs, 4) > .01
 
 
