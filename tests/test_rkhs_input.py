@@ -177,3 +177,16 @@ def test_an_accelerator_is_looked_at_now_and_then(monkeypatch):
     with pytest.raises(FloatingPointError, match='loss was not finite in step 7 of epoch 3'):
         training._one_epoch(net(), step, lambda x, y, bounds: [(x, y)], batches, lambda number: None, look)
     assert looks == [training.LOOK]
+
+
+@pytest.mark.parametrize('constraint', [ll.SpectralProjection(.5), ll.SpectralProjection(.5, reading='operator')], ids=repr)
+def test_a_projection_does_not_hide_the_term_that_broke(constraint):
+    "The weights are NaN when it is their turn; a decomposition of them would end in an error of its own."
+    with pytest.raises(FloatingPointError, match='Breaks was not finite in step 0 of epoch 0'):
+        fit(net(), images(), epochs=1, batch_size=5, penalties=[Breaks(0)], constraints=[constraint])
+
+
+def test_the_exact_penalty_of_weights_that_are_not_finite_is_not_finite():
+    model = net()
+    with torch.no_grad(): next(model.parameters()).fill_(math.nan)
+    assert ll.SpectralNormPenalty(.1, exact=True)(model).isnan()

@@ -39,11 +39,14 @@ def _round(W, v): return F.normalize(W.T @ (W @ v), dim=0, eps=1e-30)
 # %% ../../nbs/rkhs/01_spectral.ipynb #1d1aab92
 def top_direction(
     weight:Tensor, # out×…, read as a matrix out×rest
-)->Tensor: # (rest,), unit length
+)->Tensor: # (rest,), unit length; NaN where the weight is not finite
     "Right singular vector of the largest singular value, exactly."
     W = weight.flatten(1)
-    if len(W) < W.shape[1]: return F.normalize(W.T @ torch.linalg.eigh(W @ W.T).eigenvectors[:, -1], dim=0, eps=1e-30)
-    return torch.linalg.eigh(W.T @ W).eigenvectors[:, -1]
+    few = len(W) < W.shape[1]
+    gram = W @ W.T if few else W.T @ W
+    if not gram.isfinite().all(): return torch.full_like(W[0], math.nan)
+    top = torch.linalg.eigh(gram).eigenvectors[:, -1]
+    return F.normalize(W.T @ top, dim=0, eps=1e-30) if few else top
 
 # %% ../../nbs/rkhs/01_spectral.ipynb #e4d42fcc
 class SpectralNormPenalty(Piece, nn.Module):
@@ -133,7 +136,8 @@ def clip_singular_values(
     return weight if _norm_bound(gram, tau) <= tau else _clipped(weight, gram, tau)
 
 # %% ../../nbs/rkhs/01_spectral.ipynb #b1f0c2a5
-def _clipped(weight, gram, tau): # the decomposition; `weight` itself where rounding alone made it look too large
+def _clipped(weight, gram, tau): # the decomposition; `weight` itself where rounding alone made it look too large, or where it is not finite
+    if not gram.isfinite().all(): return weight
     W = weight.flatten(1)
     squares, Q = torch.linalg.eigh(gram)
     above = squares > tau**2
