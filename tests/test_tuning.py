@@ -112,3 +112,17 @@ def test_joined_rows_take_the_choices_of_the_single_ones():
         assert about['f_tau_grad_f']['slope'] == single['grad_f']['strength'], profile
         for m in [m for m in about if m.startswith('f_tau_f_delta')]: assert about[m]['eps'] == single['f_delta']['eps'], (profile, m)
         for m in [m for m in about if '_sn' in m]: assert about[m]['tau'] == single['sn']['tau'], (profile, m)
+
+
+@pytest.mark.parametrize('profile', ['cpu-cifar', 'gpu-short', 'paper-cifar'])
+def test_radii_of_two_norms_are_told_apart(profile):
+    import pandas as pd
+
+    from locallearning.lab.claims import short_settings
+    rkhs, stems = find_family('rkhs')
+    params = resolve(rkhs, stems, profile).params
+    radii = {2: params['euclidean_eps'], 'inf': params['pixel_eps']}
+    rows = pd.DataFrame([dict(probe='worst_case', setting=f'attacks=PGD+APGD;eps={eps:.6g};n=500') for found in radii.values() for eps in found])
+    told = [dict(part.split('=') for part in setting.split(';')) for setting in short_settings(rows, rkhs.about['names'], params).setting]
+    assert [(t['norm'], t['eps']) for t in told] == [(str(norm), f'{eps:g}') for norm, found in radii.items() for eps in found]
+    assert len({t['radius'] for t in told}) == len(told)
