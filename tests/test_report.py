@@ -45,6 +45,14 @@ def write(folder, numbers, seeds=(0,), profile='cpu', data='cifar10', spread=.01
     return read_report(folder)
 
 
+
+@pytest.mark.parametrize('data, wd', [('mnist(per_class=30, val=5000)', .8932), ('mnist(per_class=100, val=5000)', .9408), ('cifar10(per_class=30)', None)])
+def test_published_numbers_stand_beside_the_data_that_they_are_of_however_it_is_written(tmp_path, data, wd):
+    report = write(tmp_path, {('wd', 'classifier', 'test_accuracy', ''): .9}, data=data, family='rkhs')
+    assert published(report, 'classifier', 'test_accuracy').get('wd') == wd
+    assert wd is None or report.data_name.startswith('MNIST, ') and report.data_name.endswith(' training digits of each class')
+
+
 def everything(folder, **kwargs):
     "All that the notebooks of the Hebbian family measure, of all models."
     ranks, n = (1, 10, 50, 100), {}

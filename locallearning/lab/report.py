@@ -17,7 +17,7 @@ import pandas as pd
 from ..core import check,write_atomic
 from ..store import read_table
 from .claims import short_settings
-from .families import Family,families
+from .families import Family,families,slug
 from .intervals import interval,spreads
 from .units import own_kernel
 from ..figures.seeds import Range
@@ -40,7 +40,7 @@ class Report:
         named = self.family.about.get('data', {}).items()
         return next((name for pattern, name in named if fnmatch(self.data, pattern)), self.data)
     @property
-    def data(self): return self.config['params']['data']
+    def data(self): return slug(self.config['params']['data']) # as in the names of folders, and in the patterns of family.toml
     @property
     def seeds(self): return sorted(set(self.measurements.seed))
     def __repr__(self):
