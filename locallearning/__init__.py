@@ -51,6 +51,9 @@ _MODULES = {
     'rkhs.deform': 'DeformationStability TangentGradient',
     'rkhs.bounds': 'BoundsProbe Bounds',
     'rkhs.published': 'PublishedPGDL2 PublishedDeformationStability PublishedTangentGradient',
+    'lipschitz.orthogonal': 'bjorck Bjorck SpectralNormalized bake',
+    'lipschitz.projections': 'project_rows L1Rows L1Scaled Projected',
+    'lipschitz.layers': 'GroupSort MaxMin MaxOut LipschitzMLP',
     'figures.style': 'save_figure',
     'figures.robustness': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness '
                           'plot_robust_accuracy',

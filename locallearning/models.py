@@ -15,11 +15,10 @@ from typing import Iterable
 import torch
 from torch import nn,Tensor
 import torch.nn.functional as F
-from torch.nn.utils.parametrize import register_parametrization
 from fastcore.basics import patch
 from .core import InputError,check,check_number,nearest,shown
 from .recipes import Piece
-from .state import check_model
+from .state import attach,check_model
 
 # %% ../nbs/08_models.ipynb #c403b8e2
 @dataclass
@@ -319,6 +318,7 @@ def _register(layer, path, piece, recipe):
     check(isinstance(weight, Tensor),
           f'layer {path!r} is a {type(layer).__name__} and has no weight; choose a linear or convolutional one')
     if recipe: piece.recipe = recipe
-    try: register_parametrization(layer, 'weight', piece)
+    try: attach(layer, 'weight', piece)
+    except InputError: raise
     except (RuntimeError, ValueError, TypeError, AttributeError) as e:
         raise InputError(f'{type(piece).__name__} does not fit the weight of {path!r}, shape {tuple(weight.shape)}: {str(e).splitlines()[0]}') from e

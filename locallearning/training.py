@@ -280,6 +280,7 @@ def fit(
         for epoch in each_epoch(epochs, state, path, every, f'training {type(model).__name__}'):
             set_rate(optimizer, lr, epoch)
             begin_epoch(model, pieces, batches, epoch, seed)
+            if any(p.restarts(epoch) for p in pieces if hasattr(p, 'restarts')): optimizer.state.clear()
             before = _snapshots(snapshots, epoch, len(batches), keep)
             shuffled, look = batches.shuffled(stream(seed, 'shuffle', epoch)), partial(check_terms, epoch=epoch)
             means = _one_epoch(model, step, transformed, shuffled, before, look)

@@ -5,7 +5,7 @@ from locallearning.bench import rkhs as B
 from locallearning.bench.rows import all_rows
 from locallearning.models import read
 from locallearning.rkhs.penalties import ClassGradient, ClassPerturbation, LossGradient
-from locallearning.rkhs.spectral import weighted_layers
+from locallearning.probes.norms import weighted_layers
 from locallearning.state import seeded
 
 TARGETS = dict(loss_gradient=3, class_gradient=5, class_perturbation=12, class_perturbation_exact=40, spectral_clip=1.4, spectral_bound=1.15)

@@ -9,11 +9,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from locallearning.core import InputError
 from locallearning.models import MLP, SHLP
-from locallearning.probes.norms import linear_maps
+from locallearning.probes.norms import linear_maps, weighted_layers
 from locallearning.recipes import build_recipe
 from locallearning.rkhs import spectral
 from locallearning.rkhs.spectral import (
-    SpectralNormPenalty, SpectralProjection, clip_singular_values, top_direction, weighted_layers)
+    SpectralNormPenalty, SpectralProjection, clip_singular_values, top_direction)
 from locallearning.state import seeded, stream
 from locallearning.training import fit
 

@@ -9,7 +9,7 @@ from pages.symbols import ROOT, public_names, public_places, sentence_of
 NBS = ROOT/'nbs'
 START = "import sys; from locallearning.command.app import main; sys.argv[0] = 'locallearning'; main()"
 COMMANDS = ('reproduce', 'list', 'train', 'evaluate', 'probe', 'bench')
-SHELVES = {'': 'The core', 'attacks': 'Attacks', 'robustness': 'Robustness', 'probes': 'Probes', 'hebbian': 'Local Hebbian learning', 'rkhs': 'RKHS norms',
+SHELVES = {'': 'The core', 'attacks': 'Attacks', 'robustness': 'Robustness', 'probes': 'Probes', 'hebbian': 'Local Hebbian learning', 'rkhs': 'RKHS norms', 'lipschitz': 'Lipschitz networks',
            'figures': 'Figures', 'examine': 'Examining models', 'lab': 'Experiments and reports', 'bench': 'Benchmark'}
 
 

@@ -18,7 +18,8 @@ from ..convnets import VGG5
 from ..optimizers import SGD
 from ..training import train_step
 from ..rkhs.penalties import ClassGradient,ClassPerturbation,LossGradient
-from ..rkhs.spectral import SpectralProjection,weighted_layers
+from ..rkhs.spectral import SpectralProjection
+from ..probes.norms import weighted_layers
 from .timing import Row,alternate,bench_images,scaled
 from .probes import patterns
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LINEAR', 'READINGS', 'TopSingular', 'power_iteration', 'random_start_factor', 'matrix_norm', 'is_layer',
            'apply_linear', 'adjoint_of', 'Windows', 'operator_norm', 'torus_bound', 'operator_bound', 'pooling_norm',
-           'LinearMap', 'one_image', 'linear_maps']
+           'LinearMap', 'one_image', 'linear_maps', 'weighted_layers']
 
 # %% ../../nbs/probes/03_norms.ipynb #ac758c2c
 import math
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn,Tensor
+from torch.nn.utils.parametrize import is_parametrized
 from ..core import check,check_number,nearest,shown
 from ..models import evaluating
 from .spectra import like_model,to_double
@@ -351,4 +352,17 @@ def linear_maps(
         with evaluating(model), torch.no_grad(): model(x)
     finally:
         for h in handles: h.remove()
+    return found
+
+# %% ../../nbs/probes/03_norms.ipynb #0921dfb6
+def weighted_layers(
+    model:nn.Module, # any module
+)->dict[str, nn.Module]: # path → layer
+    "Find the linear and convolutional layers whose weights train; raises `InputError` where there is none."
+    kinds = (nn.Linear, nn.modules.conv._ConvNd)
+    found = {name: m for name, m in model.named_modules() if isinstance(m, kinds)}
+    made = [name for name, m in found.items() if is_parametrized(m, 'weight')]
+    check(not made, f'the weights of {", ".join(made)} are made by a parametrization; constrain that, or take it off')
+    found = {name: m for name, m in found.items() if m.weight.requires_grad}
+    check(found, f'{type(model).__name__} has no linear or convolutional layer that trains: there is no spectral norm to act on')
     return found
