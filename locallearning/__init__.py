@@ -11,7 +11,7 @@ _MODULES = {
     'store': 'Artefact',
     'state': 'stream seeded pick_device save_checkpoint load_checkpoint load_model describe',
     'processes': 'joined',
-    'splits': 'Split as_split gaussian_noise',
+    'splits': 'Split as_split gaussian_noise Law',
     'data': 'load Data subset save_index load_index',
     'models': 'read Out Normalize LpUnit prepend parametrize SHLP MLP Power feature_jacobian_norm',
     'optimizers': 'CrossEntropy MultiMargin Adam SGD Steps StepDecay HoldDecay',
@@ -54,6 +54,8 @@ _MODULES = {
     'lipschitz.orthogonal': 'bjorck Bjorck SpectralNormalized bake',
     'lipschitz.projections': 'project_rows L1Rows L1Scaled Projected',
     'lipschitz.layers': 'GroupSort MaxMin MaxOut LipschitzMLP',
+    'lipschitz.transport': 'Spheres Gaussian Uniform Moved Samples Between exact_distance assignment_distance WassersteinDual '
+                           'dual_estimate Estimate',
     'figures.style': 'save_figure',
     'figures.robustness': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness '
                           'plot_robust_accuracy',

@@ -18,7 +18,7 @@ from torch.nn.utils.parametrize import cached
 from .core import InputError,check,check_number,nearest,shown
 from .recipes import build_recipe,call_recipe,import_user,parse_recipe
 from .state import check_model,describe,device_of,load_checkpoint,pick_device,save_checkpoint,seeded,stream,user_modules
-from .splits import Split,as_split
+from .splits import Law,Split,as_split
 from .data import Data
 from .models import evaluating,parametrize,read
 from .optimizers import Adam,CrossEntropy,MultiMargin
@@ -101,13 +101,13 @@ def accuracy(
 @torch.no_grad()
 def check_fits(
     model:nn.Module,    # returns logits
-    split:Split,        # what it is to be trained on
+    split:Split|Law,    # what it is to be trained on
     loss:Callable,      # of its logits and the labels
     pieces:Iterable=(), # penalties, constraints, transforms; what has a `check_fits(model, split)` of its own is asked
 ):
     "Raise `InputError` where the model does not take such images or has too few logits, or a piece has nothing to act on."
     name, was = type(model).__name__, model.training
-    x, _, _ = next(split[:2].batches(2))
+    x, _, _ = next(split.first(2).batches(2))
     try: logits = read(model.eval(), x.to(device_of(model))).logits
     except (RuntimeError, ValueError, TypeError, IndexError) as e:
         raise InputError(f'{name} does not take images of shape {tuple(x.shape)}: {e}') from e
@@ -115,8 +115,8 @@ def check_fits(
     check(logits.ndim == 2 and len(logits) == len(x),
           f'{name} returns {tuple(logits.shape)} for {len(x)} images; logits N×C are needed')
     over_classes = loss is F.cross_entropy or isinstance(loss, (CrossEntropy, MultiMargin))
-    top, there = int(split.y.max()), logits.shape[1]
-    check(not over_classes or top < there, f'labels: {top} occurs; {name} has {there} logits, for labels 0…{there - 1}')
+    top, there = int(split.y.max()) if over_classes else 0, logits.shape[1]
+    check(top < there, f'labels: {top} occurs; {name} has {there} logits, for labels 0…{there - 1}')
     for piece in pieces:
         if hasattr(piece, 'check_fits'): piece.check_fits(model, split)
 
@@ -231,7 +231,7 @@ def chained(
 # %% ../nbs/11_training.ipynb #ff22cb7d
 def fit(
     model:nn.Module,                    # trained in place
-    data:Data|Split|tuple,              # what it is trained on; of a `Data`, `data.train`
+    data:Data|Split|Law|tuple,          # what it is trained on; of a `Data`, `data.train`
     *,
     loss:Callable=F.cross_entropy,      # `loss(logits, y)`
     opt:Callable|None=None,             # parameters → optimizer; default Adam
@@ -261,7 +261,8 @@ def fit(
     """
     check_settings(model, loss, opt, lr, epochs=epochs, batch_size=batch_size, clip=clip, every=every,
                    eval_every=eval_every, folder=folder)
-    split, evals = as_split(data.train if isinstance(data, Data) else data), _checked_evals(evals, valid)
+    data = data.train if isinstance(data, Data) else data
+    split, evals = data if isinstance(data, Law) else as_split(data), _checked_evals(evals, valid)
     snapshots = _in_range(snapshots, epochs, folder)
     opt = opt or Adam()
     optimizer = opt([p for p in model.parameters() if p.requires_grad])
@@ -313,7 +314,8 @@ def _one_epoch(model, step, transformed, batches, before, look):
         before(number)
         for tx, ty in transformed(x, y, bounds):
             terms = step(tx, ty)
-            terms['accuracy'] = (terms.pop('logits').argmax(1) == ty).float().mean()
+            logits = terms.pop('logits')
+            if logits.shape[1] > 1: terms['accuracy'] = (logits.argmax(1) == ty).float().mean()
             means.add(len(ty), **terms)
             if always or means.steps % LOOK == 0: look(means)
     model.eval()

@@ -328,3 +328,20 @@ def test_a_convolution_read_from_a_checkpoint_knows_its_stride(tmp_path):
     model = load_model(found['checkpoint'])
     assert [m.parametrizations.weight[0].factor for m in model.modules() if is_parametrized(m)] == [3, 3, 3, 3, 1]
     assert product_bound(model, DATA.test.x[:1]).value <= 1/.3081 + 1e-3 and ll.accuracy(model, DATA.test) == found['test_accuracy']
+
+
+@sized
+def test_bjorck_is_that_of_torchlip(shape):
+    normalizers = pytest.importorskip('deel.torchlip.normalizers', reason='deel-torchlip, of the extra peers, is not installed')
+    W = draw(*shape)
+    W = W/torch.linalg.matrix_norm(W.flatten(1), 2)
+    for steps in (1, 3, 12):
+        theirs = normalizers.bjorck_normalization(W, eps=0., beta=.5, maxiter=steps)
+        torch.testing.assert_close(bjorck(W, steps), theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('size', [2, 4])
+def test_sorted_groups_are_those_of_torchlip(size):
+    torchlip = pytest.importorskip('deel.torchlip', reason='deel-torchlip, of the extra peers, is not installed')
+    x = draw(6, 16)
+    assert GroupSort(size)(x).equal(torchlip.GroupSort(size)(x))
