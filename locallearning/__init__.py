@@ -56,12 +56,15 @@ _MODULES = {
     'lipschitz.layers': 'GroupSort MaxMin MaxOut LipschitzMLP',
     'lipschitz.transport': 'Spheres Gaussian Uniform Moved Samples Between exact_distance assignment_distance WassersteinDual '
                            'dual_estimate Estimate',
+    'lipschitz.certificates': 'certified_radii CertifiedProbe Certified attacked_against_certified LipschitzBoundsProbe '
+                              'LipschitzBounds ActivityProbe UnitActivity',
     'figures.style': 'save_figure',
     'figures.robustness': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness '
                           'plot_robust_accuracy',
     'figures.probes': 'plot_spectrum plot_spectra plot_landscapes plot_quantiles',
     'figures.layers': 'plot_tiles plot_variances plot_layer plot_history',
     'figures.bounds': 'plot_bounds',
+    'figures.certificates': 'plot_certified plot_activity',
     'lab.runs': 'Run',
     'lab.session': 'start',
     'examine.subjects': 'load_subject foreign_subject read_weights',

@@ -38,7 +38,7 @@ class GroupSort(Piece, nn.Module):
         first, second = groups.unbind(2)
         rising = first <= second
         return torch.stack([torch.where(rising, first, second), torch.where(rising, second, first)], 2).flatten(1, 2)
-    def lipschitz(self, shape): return 1.
+    def lipschitz(self, shape, norm=2): return 1.
     def outputs(self, features): return features
 
 # %% ../../nbs/lipschitz/02_layers.ipynb #14c0000c
@@ -56,7 +56,7 @@ class MaxMin(Piece, nn.Module):
         "Chernodub & Nowicki 2016, as the orthogonal permutation linear unit."
         groups = _grouped('MaxMin', x, self.size)
         return torch.cat([groups.amax(2), groups.amin(2)], 1)
-    def lipschitz(self, shape): return 1.
+    def lipschitz(self, shape, norm=2): return 1.
     def outputs(self, features): return 2*features//self.size
 
 # %% ../../nbs/lipschitz/02_layers.ipynb #14c0000d
@@ -73,7 +73,7 @@ class MaxOut(Piece, nn.Module):
     )->Tensor: # B×C/size×…
         "Goodfellow et al. 2013."
         return _grouped('MaxOut', x, self.size).amax(2)
-    def lipschitz(self, shape): return 1.
+    def lipschitz(self, shape, norm=2): return 1.
     def outputs(self, features): return features//self.size
 
 # %% ../../nbs/lipschitz/02_layers.ipynb #14c0000e
@@ -83,7 +83,7 @@ class Abs(Piece, nn.Module):
         x:Tensor, # any shape
     )->Tensor: # the same shape
         return x.abs()
-    def lipschitz(self, shape): return 1.
+    def lipschitz(self, shape, norm=2): return 1.
 
 # %% ../../nbs/lipschitz/02_layers.ipynb #14c00012
 ACTIVATIONS = dict(groupsort=GroupSort, maxmin=MaxMin, maxout=MaxOut, fullsort=lambda size: GroupSort(0), abs=lambda size: Abs(), relu=lambda size: nn.ReLU(),
@@ -110,7 +110,7 @@ class Scale(Piece, nn.Module):
         x:Tensor, # any shape
     )->Tensor: # the same shape
         return x if self.factor == 1 else x*self.factor
-    def lipschitz(self, shape): return self.factor
+    def lipschitz(self, shape, norm=2): return self.factor
 
 # %% ../../nbs/lipschitz/02_layers.ipynb #14c00017
 class LipschitzMLP(Piece, nn.Module):
