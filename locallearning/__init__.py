@@ -14,7 +14,7 @@ _MODULES = {
     'splits': 'Split as_split gaussian_noise Law',
     'data': 'load Data subset save_index load_index',
     'models': 'read Out Normalize LpUnit prepend parametrize SHLP MLP Power feature_jacobian_norm',
-    'optimizers': 'CrossEntropy MultiMargin Adam SGD Steps StepDecay HoldDecay',
+    'optimizers': 'CrossEntropy MultiMargin Adam SGD AggMo Steps StepDecay HoldDecay',
     'resuming': 'epochs History',
     'training': 'fit train_step train_model accuracy',
     'regularizers': 'Lp Jacobian Spectral',

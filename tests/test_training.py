@@ -11,7 +11,7 @@ import locallearning as ll
 from locallearning.core import InputError
 from locallearning.recipes import build_recipe
 from locallearning.models import SHLP, read
-from locallearning.state import load_checkpoint, load_model, load_tree, seeded
+from locallearning.state import load_checkpoint, load_model, load_tree, seeded, stream
 from locallearning.optimizers import SGD, Adam, CrossEntropy, HoldDecay, MultiMargin, Steps
 from locallearning.resuming import History, Means, epochs
 from locallearning.training import accuracy, build_model, fit, term_names, train_model, train_step
@@ -614,3 +614,45 @@ def test_a_step_names_what_is_of_the_wrong_type(change, said):
     (lambda: train_model('SHLP(784)', ll.load('mnist5k'), evals=['tset']), "'tset'.*did you mean 'test'")])
 def test_pieces_and_whole_trainings_name_what_is_of_the_wrong_type(make, said):
     with pytest.raises(InputError, match=said): make()
+
+
+def test_aggregated_momentum_is_its_formula():
+    "With weight decay, against the equations word for word; and a parameter without a gradient stays."
+    w, still = torch.randn(5, generator=stream(0, 'w')), torch.ones(2)
+    p, q = torch.nn.Parameter(w.clone()), torch.nn.Parameter(still.clone())
+    opt = ll.AggMo(betas=(0., .5, .9), weight_decay=.1)([p, q])
+    opt.param_groups[0]['lr'] = .2
+    speeds = [torch.zeros(5) for _ in range(3)]
+    for step in range(6):
+        g = torch.randn(5, generator=stream(step, 'g'))
+        p.grad = g.clone()
+        opt.step()
+        speeds = [beta*v + g + .1*w for beta, v in zip((0., .5, .9), speeds)]
+        w = w - .2/3*sum(speeds)
+        assert p.grad.equal(g)
+    torch.testing.assert_close(p.detach(), w)
+    assert q.equal(still)
+
+
+def test_aggregated_momentum_goes_on_where_it_was(tmp_path):
+    data = torch.rand(30, 1, 4, 4, generator=stream(0, 'x')), torch.arange(30) % 3
+    def run(folder, epochs):
+        with seeded(0, 'init'): model = ll.SHLP(16, 5, 3)
+        ll.fit(model, data, opt=ll.AggMo(), lr=.1, epochs=epochs, batch_size=10, folder=folder)
+        return model.state_dict()
+    whole = run(tmp_path/'a', 4)
+    run(tmp_path/'b', 2)
+    assert all(v.equal(w) for v, w in zip(whole.values(), run(tmp_path/'b', 4).values(), strict=True))
+
+
+@pytest.mark.parametrize('betas', [(), (1.,), (-.1,), .9])
+def test_momenta_that_never_end_are_refused(betas):
+    with pytest.raises(InputError, match='AggMo'): ll.AggMo(betas=betas)
+
+
+def test_a_handicap_of_the_right_logit():
+    logits, y = torch.randn(6, 4, generator=stream(0, 'z')), torch.arange(6) % 4
+    lowered = logits.clone()
+    lowered[torch.arange(6), y] -= 1.5
+    torch.testing.assert_close(ll.CrossEntropy(margin=1.5)(logits, y), torch.nn.functional.cross_entropy(lowered, y))
+    with pytest.raises(InputError, match='margin'): ll.CrossEntropy(margin=-1)
