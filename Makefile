@@ -1,7 +1,7 @@
 # What is up to date is not installed again: the stamp carries a checksum of all that the installation depends on.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= dev,peers,distributed
+EXTRAS ?= dev,peers,distributed,lsun
 PIP_FLAGS ?=
 # For `make reproduce` and `make bench`, as in: make reproduce ARGS='hebbian --seed 1'
 ARGS ?=

@@ -21,7 +21,7 @@ setup(
     package_dir={f'locallearning.experiments.{f}': f'nbs/experiments/{f}' for f in families},
     package_data={'locallearning': ['assets/*', '*.mplstyle'], **{f'locallearning.experiments.{f}': ['*.ipynb', '*.toml'] for f in families}},
     python_requires=f">={cfg['min_python']}", install_requires=words('requirements'),
-    extras_require={x: words(f'{x}_requirements') for x in ('dev', 'peers', 'docs', 'distributed')},
+    extras_require={x: words(f'{x}_requirements') for x in ('dev', 'peers', 'docs', 'distributed', 'lsun')},
     entry_points={'console_scripts': words('console_scripts'), 'nbdev': ['locallearning=locallearning._modidx:d']},
     zip_safe=False,
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research', 'Programming Language :: Python :: 3',

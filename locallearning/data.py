@@ -250,7 +250,7 @@ def split_recipe(
 
 # %% ../nbs/07_data.ipynb #d6e362df
 def load(
-    recipe:str,                 # 'mnist5k', 'gratings', 'mnist', 'fashionmnist', 'cifar10' or a path; in parentheses `space` or options of `subset`
+    recipe:str,                 # 'mnist5k', 'cifar10' or another of `files.NAMES`, or a path; in parentheses `space` or options of `subset`
     root:str|Path|None=None,    # folder of torchvision's sets; None: LOCALLEARNING_DATA, else the user's cache folder
     device:str='cpu',           # where the images are kept; 'auto', 'cpu', 'cuda', …
     download:bool=True,         # get what is not there

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from locallearning import files
 from locallearning.core import InputError
+from locallearning.data import load
 from locallearning.files import (asset, fetch, fits, read_cifar10, read_idx, read_images, read_npz, read_pixels, spread_index)
 
 DATA = os.environ.get('LOCALLEARNING_DATA')
@@ -355,3 +356,125 @@ def test_memory_bound_of_a_folder_stops_after_one_image(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r'needs 6e-05 GB in memory, the bound is 5e-05 GB'):
         read_images(folder, lambda n, what: fits(n, what, 5e-5))
     assert len(count) == 1
+
+
+# --- CIFAR-100, STL-10, SVHN, LSUN: tiny fixtures in the format of each
+
+def tar_of(path, folder, content):
+    with tarfile.open(path, 'w:gz') as tar:
+        for name, data in content.items():
+            info = tarfile.TarInfo(f'{folder}/{name}'); info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def altered(monkeypatch, name, path):
+    from torchvision.datasets.utils import calculate_md5
+    file, url, _ = files._ARCHIVES[name]
+    monkeypatch.setitem(files._ARCHIVES, name, (file, url, calculate_md5(path)))
+
+
+@pytest.fixture
+def cifar100(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    records = {f: rng.integers(0, 256, (n, 3074), dtype=np.uint8) for f, n in (('train.bin', 12), ('test.bin', 6))}
+    for r in records.values(): r[:, 1] = np.arange(len(r)) % 3
+    names = b'apple\naquarium_fish\nbaby\n'
+    tar_of(tmp_path/'cifar-100-binary.tar.gz', 'cifar-100-binary', {f: r.tobytes() for f, r in records.items()} | {'fine_label_names.txt': names, 'coarse_label_names.txt': b'x\n'})
+    altered(monkeypatch, 'cifar100', tmp_path/'cifar-100-binary.tar.gz')
+    return tmp_path, records
+
+
+def test_cifar100_has_the_fine_labels(cifar100):
+    root, records = cifar100
+    data = load('cifar100', root=root, download=False)
+    assert data.classes == ('apple', 'aquarium_fish', 'baby') and data.train.raw.shape == (12, 3, 32, 32) and data.train.y.tolist() == [0, 1, 2]*4
+    np.testing.assert_array_equal(data.test.raw[4].numpy().ravel(), records['test.bin'][4, 2:])
+    with tarfile.open(root/'cifar-100-binary.tar.gz') as tar: tar.extractall(root, filter='data')
+    (root/'cifar-100-binary.tar.gz').unlink()
+    assert load('cifar100', root=root, download=False).key == data.key
+
+
+def test_a_damaged_cifar100_is_named(cifar100):
+    root, _ = cifar100
+    (root/'cifar-100-binary.tar.gz').write_bytes(b'nothing')
+    with pytest.raises(InputError, match='cifar100: .* is truncated or altered, its MD5'): load('cifar100', root=root, download=False)
+    (root/'cifar-100-binary.tar.gz').unlink()
+    (root/'cifar-100-python').mkdir()
+    with pytest.raises(InputError, match='cifar-100-python is the pickled version, which is not read'): load('cifar100', root=root, download=False)
+    (root/'cifar-100-binary').mkdir()
+    for f in ('train.bin', 'test.bin'): (root/'cifar-100-binary'/f).write_bytes(bytes(3000))
+    with pytest.raises(InputError, match='fine_label_names.txt is missing'): load('cifar100', root=root, download=False)
+    (root/'cifar-100-binary'/'fine_label_names.txt').write_bytes(b'a')
+    with pytest.raises(InputError, match='train.bin has 3000 bytes, not a multiple of 3074'): load('cifar100', root=root, download=False)
+
+
+def test_stl10_is_stored_column_by_column(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 96, 96, 3), dtype=np.uint8) # row, column, colour
+    stored = images.transpose(0, 3, 2, 1).tobytes()
+    labels = bytes([1, 2, 1, 2, 2])
+    tar_of(tmp_path/'stl10_binary.tar.gz', 'stl10_binary', {'train_X.bin': stored, 'train_y.bin': labels, 'test_X.bin': stored[:3*96*96], 'test_y.bin': labels[:1], 'class_names.txt': b'airplane\nbird\n', 'unlabeled_X.bin': b'much'})
+    altered(monkeypatch, 'stl10', tmp_path/'stl10_binary.tar.gz')
+    data = load('stl10', root=tmp_path, download=False)
+    assert data.shape == (3, 96, 96) and data.classes == ('airplane', 'bird') and data.train.y.tolist() == [0, 1, 0, 1, 1]
+    np.testing.assert_array_equal(data.train.raw.numpy().transpose(0, 2, 3, 1), images)
+
+
+def test_svhn_is_read_from_matlab_files_and_its_ten_is_zero(tmp_path, monkeypatch):
+    from scipy.io import savemat
+    from torchvision.datasets.utils import calculate_md5
+    rng, known = np.random.default_rng(0), {}
+    images = {part: rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) for part, n in (('train', 20), ('test', 10))}
+    for part, x in images.items():
+        path = tmp_path/files._SVHN[part][0]
+        savemat(path, dict(X=x.transpose(1, 2, 3, 0), y=(np.arange(len(x)) % 10 + 1)[:, None].astype(np.uint8)))
+        known[part] = path.name, calculate_md5(path)
+    monkeypatch.setattr(files, '_SVHN', known)
+    data = load('svhn', root=tmp_path, download=False)
+    assert data.train.y.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]*2 and data.classes == tuple('0123456789')
+    np.testing.assert_array_equal(data.train.raw.numpy().transpose(0, 2, 3, 1), images['train'])
+    (tmp_path/'test_32x32.mat').write_bytes(b'')
+    with pytest.raises(InputError, match='test_32x32.mat is truncated or altered'): load('svhn', root=tmp_path, download=False)
+
+
+def lsun(root, sizes):
+    lmdb = pytest.importorskip('lmdb', reason='lmdb, of the extra lsun, is not installed')
+    for part, shapes in sizes.items():
+        with lmdb.open(str(root/f'bedroom_{part}_lmdb'), map_size=10**7) as base, base.begin(write=True) as write:
+            for i, (width, height) in enumerate(shapes):
+                out = io.BytesIO()
+                Image.fromarray(np.full((height, width, 3), 20*i, np.uint8)).save(out, 'WEBP' if i % 2 else 'JPEG')
+                write.put(f'key{i:03}'.encode(), out.getvalue())
+
+
+def test_bedrooms_are_squares_from_a_database(tmp_path, monkeypatch):
+    lsun(tmp_path, dict(train=[(90, 70), (64, 64), (70, 120)], val=[(256, 300)]))
+    data = load('lsun-bed', root=tmp_path)
+    assert data.shape == (3, 64, 64) and data.classes == ('bedroom',) and (len(data.train), len(data.test)) == (3, 1)
+    np.testing.assert_allclose(data.train.raw.float().mean((1, 2, 3)).numpy(), [0, 20, 40], atol=3)
+    monkeypatch.setattr(files, 'LSUN_MOST', 2)
+    assert len(load('lsun-bed(first=1)', root=tmp_path).train) == 1 and len(load('lsun-bed', root=tmp_path).train) == 2
+
+
+def test_bedrooms_that_are_not_there_or_broken_are_named(tmp_path):
+    lmdb = pytest.importorskip('lmdb', reason='lmdb, of the extra lsun, is not installed')
+    with pytest.raises(InputError, match='lsun-bed: no .*bedroom_train_lmdb/data.mdb; get bedroom_train_lmdb.zip'): load('lsun-bed', root=tmp_path)
+    lsun(tmp_path, dict(train=[(64, 64)], val=[(64, 64)]))
+    with lmdb.open(str(tmp_path/'bedroom_val_lmdb')) as base, base.begin(write=True) as write: write.put(b'key000', b'no image')
+    with pytest.raises(InputError, match='bedroom_val_lmdb: key000 is damaged or no image'): load('lsun-bed', root=tmp_path)
+
+
+def test_a_bedroom_without_its_reader_says_which_extra(tmp_path, monkeypatch):
+    import sys
+    monkeypatch.setitem(sys.modules, 'lmdb', None)
+    with pytest.raises(InputError, match=r"pip install 'locallearning\[lsun\]'"): load('lsun-bed', root=tmp_path)
+
+
+def test_fashion_mnist_has_two_spellings(tmp_path):
+    for name in ('fashionmnist', 'fashion-mnist'):
+        with pytest.raises(InputError, match='fashionmnist: no .*FashionMNIST'): load(name, root=tmp_path, download=False)
+
+
+def test_sets_over_the_memory_bound_are_refused_before_anything_is_read(tmp_path):
+    for name in ('cifar100', 'stl10', 'svhn'):
+        with pytest.raises(InputError, match=f'{name} needs .* GB'): load(name, root=tmp_path, download=False, max_gb=.01)

@@ -136,7 +136,7 @@ def distributions(module):
 
 
 def test_requirements_cover_every_import():
-    always, optional = requirements('').keys(), requirements('', 'peers', 'distributed').keys()
+    always, optional = requirements('').keys(), requirements('', 'peers', 'distributed', 'lsun').keys()
     missing = set()
     for name, code in sources():
         for module, eager in imports(code):
