@@ -58,6 +58,7 @@ _MODULES = {
                            'dual_estimate Estimate',
     'lipschitz.certificates': 'certified_radii CertifiedProbe Certified attacked_against_certified LipschitzBoundsProbe '
                               'LipschitzBounds ActivityProbe UnitActivity',
+    'lipschitz.published': 'PublishedBjorck PublishedL1Rows published_bake',
     'figures.style': 'save_figure',
     'figures.robustness': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness '
                           'plot_robust_accuracy',
