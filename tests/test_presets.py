@@ -276,3 +276,13 @@ def test_the_name_of_a_folder_says_what_it_is(plan):
 
 
 def test_check_piece_gives_the_piece(): assert isinstance(check_piece('penalties', 'Jacobian(1e-3)'), ll.Jacobian) and presets.CALLS['penalties'] == 'model, x, y, out'
+
+
+def test_a_model_of_a_family_says_its_loss_and_what_makes_its_weights():
+    from locallearning.lab.families import model_spec
+    about = dict(model='LipschitzMLP(widths=(8, 8))', parametrizations=['Bjorck(steps=5)'], loss='MultiMargin(.3)', constraints=['Projected(L1Rows())'])
+    spec = model_spec('toy', about, dict(epochs=2, batch_size=10), dict(in_features=12, classes=3))
+    assert spec.model == 'LipschitzMLP(widths=(8, 8), in_features=12, classes=3)'
+    assert spec.training == dict(epochs=2, batch_size=10, penalties=[], opt='Adam()', lr=1e-3, parametrizations=['Bjorck(steps=5)'], constraints=['Projected(L1Rows())'], loss='MultiMargin(0.3)')
+    plain = model_spec('toy', dict(model='MLP()'), dict(epochs=2, batch_size=10), dict(in_features=12, classes=3))
+    assert not {'loss', 'parametrizations', 'constraints'} & set(plain.training)

@@ -117,7 +117,9 @@ def models_key(
     family, # a `Family`
 )->Page: # a table
     "What the names of the models mean."
-    parts = lambda about: [about['model'], *(o for k in ('penalties', 'constraints', 'transforms') for o in about.get(k, []))]
+    kinds = 'parametrizations', 'penalties', 'constraints', 'transforms'
+    def parts(about):
+        return [about['model'], *(o for k in kinds for o in about.get(k, [])), *filter(None, [about.get('loss')])]
     recipe = lambda about: ' + '.join(f'`{part}`' for part in parts(about))
     rows = [dict(model=a.get('label', m), what=a.get('about', ''), recipe=recipe(a)) for m, a in family.models.items()]
     return table(rows)

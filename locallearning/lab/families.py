@@ -303,7 +303,7 @@ def model_spec(
     params:dict,    # parameters of the notebook
     sizes:dict,     # what the data determine: in_features, classes, and of images in_channels, image_size
 )->Spec: # completed
-    """Complete the recipes of a model; `constraints` and `transforms` are asked for only where the family names some.
+    """Complete the recipes of a model; what is not a penalty, the optimizer or its rate is asked for only where the family names some.
 
     A notebook whose parameter `network` is a recipe trains that network in place of the family's.
     """
@@ -313,7 +313,8 @@ def model_spec(
     training = {k: given[k] for k in ('epochs', 'batch_size', 'clip', 'eval_every') if k in given}
     training |= dict(penalties=[fill(p) for p in about.get('penalties', [])], opt=fill(about.get('opt', 'Adam()')))
     training |= dict(lr=fill(lr) if isinstance(lr, str) else lr)
-    training |= {k: [fill(p) for p in about[k]] for k in ('constraints', 'transforms') if k in about}
+    training |= {k: [fill(p) for p in about[k]] for k in ('parametrizations', 'constraints', 'transforms') if k in about}
+    if 'loss' in about: training['loss'] = fill(about['loss'])
     shown = dict(label=key, color='#444444', kind='') | {k: about[k] for k in ('label', 'color', 'kind') if k in about}
     return Spec(key, model=fill(params.get('network') or about['model']), training=training, **shown)
 
