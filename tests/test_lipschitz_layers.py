@@ -65,10 +65,31 @@ def test_it_diverges_above_the_limit_and_not_below(order, beta):
     assert after(.999*limit) == pytest.approx(1, abs=1e-3) and not after(1.001*limit, 400) < 10
 
 
-def test_a_tolerance_ends_it_early():
-    W = draw(10, 30)/100
-    near = bjorck(W, 200, tol=1e-3)
-    assert 1e-8 < (near @ near.T - torch.eye(10)).abs().max() <= 1e-3
+def test_a_tolerance_ends_it_after_the_step_that_began_near():
+    W, calls = draw(10, 30)/100, []
+    class Counted(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            calls.append(getattr(func, '__name__', '') == 'addmm')
+            return func(*args, **(kwargs or {}))
+    with Counted(): near = bjorck(W, 200, tol=1e-3)
+    steps = sum(calls)
+    before, after = (bjorck(W, n) for n in (steps - 1, steps - 2))
+    def far(W): return (W @ W.T - torch.eye(10)).abs().sum(1).max()
+    assert steps < 30 and near.equal(bjorck(W, steps)) and far(before) <= 1e-3 < far(after) and far(near) < 1e-5
+
+
+@sized
+def test_the_gradient_at_an_orthonormal_matrix_is_that_of_the_nearest_one(shape):
+    "Against the decomposition, for one step and for forty."
+    W, way = polar(draw(*shape)), draw(*shape, seed=1).flatten(1)
+    few = W.clone().requires_grad_()
+    one, = torch.autograd.grad(bjorck(few, 40, tol=1e-3), few, way)
+    all_of_them, = torch.autograd.grad(bjorck(few, 40), few, way)
+    torch.testing.assert_close(one, all_of_them, rtol=0, atol=1e-9)
+    if min(W.shape) > 1:
+        eps, direction = 1e-5, draw(*W.shape, seed=2)
+        moved = ((polar(W + eps*direction) - polar(W - eps*direction))*way).sum()/(2*eps)
+        assert (one*direction).sum().item() == pytest.approx(moved.item(), rel=1e-4)
 
 
 @sized
