@@ -12,7 +12,7 @@ from locallearning.core import InputError
 from locallearning.data import load
 from locallearning.lipschitz import layers
 from locallearning.lipschitz.layers import ACTIVATIONS, GroupSort, LipschitzMLP, MaxMin, MaxOut, activation
-from locallearning.lipschitz.orthogonal import SCALINGS, Bjorck, SpectralNormalized, bake, bjorck, bjorck_limit, patch_factor, upper_norms
+from locallearning.lipschitz.orthogonal import SCALINGS, Bjorck, SpectralNormalized, bake, bjorck, bjorck_limit, patch_factor, upper_norm
 from locallearning.lipschitz.projections import L1Rows, L1Scaled, Projected, project_rows
 from locallearning.models import parametrize
 from locallearning.optimizers import SGD
@@ -95,9 +95,14 @@ def test_the_gradient_at_an_orthonormal_matrix_is_that_of_the_nearest_one(shape)
 @sized
 def test_upper_norms_are_upper(shape):
     W = draw(*shape).clamp(-1, 1)
-    top = torch.linalg.matrix_norm(W.flatten(1), 2)
-    assert all(bound >= top*(1 - 1e-12) for bound in upper_norms(W).values())
-    assert upper_norms(W)['gram'] <= upper_norms(W)['norms']*(1 + 1e-12) and upper_norms(W)['norms'] <= upper_norms(W)['safe']*(1 + 1e-12)
+    found = [upper_norm(W, kind) for kind in ('gram', 'norms', 'safe')]
+    assert torch.linalg.matrix_norm(W.flatten(1), 2) <= found[0]*(1 + 1e-12) and found[0] <= found[1]*(1 + 1e-12) and found[1] <= found[2]*(1 + 1e-12)
+
+
+@sized
+def test_the_first_gram_matrix_scales_as_its_bound_does(shape):
+    W = draw(*shape)
+    torch.testing.assert_close(bjorck(W, 9, scaled=True), bjorck(W/upper_norm(W), 9), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize('scaling', SCALINGS)
@@ -366,3 +371,15 @@ def test_sorted_groups_are_those_of_torchlip(size):
     torchlip = pytest.importorskip('deel.torchlip', reason='deel-torchlip, of the extra peers, is not installed')
     x = draw(6, 16)
     assert GroupSort(size)(x).equal(torchlip.GroupSort(size)(x))
+
+
+def test_binding_a_piece_leaves_the_global_generator_as_it_was():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    for piece in (Bjorck(scaling='power'), SpectralNormalized()): parametrize(nn.Sequential(seeded_layer()), piece)
+    assert torch.rand(1).equal(expected)
+
+
+def seeded_layer():
+    with seeded(0, 'init'): return nn.Linear(3, 2)
