@@ -216,7 +216,7 @@ BAD = {
     "no layer 'fcc' in Conv; did you mean 'fc'": ['evaluate', *CONV, '--layer', 'fcc'],
     "no layer 'hiden' in SHLP; did you mean 'hidden'": ['probe', 'bp', 'spectrum', '--layer', 'hiden'],
     "'spektrum' is not a probe; did you mean 'spectrum'": ['probe', 'bp', 'spektrum'],
-    "'bp' is not a probe; valid: accuracy, bounds, classifier, convergence, critical, jacobian, landscape": ['probe', 'bp'],
+    "'bp' is not a probe; valid: accuracy, activity, bounds, certified, classifier, convergence, critical, jacobian, landscape, lipschitzbounds": ['probe', 'bp'],
     "Missing argument 'PROBE'": ['probe'],
     "SpectrumProbe has no field 'extent'": ['probe', 'bp', 'spectrum(extent=3)'],
     "JacobianProbe has no field 'window'": ['probe', 'bp', 'jacobian(window=[1, 9])'],

@@ -98,12 +98,14 @@ def baked_row(scale=1., data=None)->Row:
     "Logits of a baked network."
     width, n = 2*scaled(512, scale, 4), scaled(1000, scale)
     x = torch.rand(n, 784, generator=stream(0, 'bench', 'images'))
-    model, plain = _network(784, (width,)*3, 10, Bjorck())[0].eval(), _network(784, (width,)*3, 10)[0].eval()
+    shape = 784, (width,)*3, 10
+    (model, _), (net, _) = _network(*shape, Bjorck()), _network(*shape)
+    model.eval(), net.eval()
     baked = bake(model)
-    def logits(net):
-        with torch.no_grad(): return net(x)
+    def logits(network):
+        with torch.no_grad(): return network(x)
     apart = (logits(baked) - logits(model)).abs().max().item()
-    times = alternate(9 if scale == 1 else 2, 20., ours=partial(logits, baked), textbook=partial(logits, model), floor=partial(logits, plain))
+    times = alternate(9 if scale == 1 else 2, 20., ours=partial(logits, baked), textbook=partial(logits, model), floor=partial(logits, net))
     note = f'{n} images, 3 hidden layers of {width}; textbook makes the weights anew; floor is a network without parametrizations; at most {apart:.0e} apart'
     return Row('baked inference', **times, against='floor', at_most=1.05, note=note)
 
