@@ -420,7 +420,7 @@ def train_model(
     batch_size:int=100,     # images per step
     clip:float|None=None,   # largest norm of the gradient
     snapshots:Iterable[float]=(), # epochs at which the weights are saved
-    init:str|Path='',       # checkpoint to start from, in place of initial weights and `pretrain`
+    init='',                # checkpoint to start from, or the artefact of an earlier training, in place of initial weights and `pretrain`
     evals:Iterable[str]=('test',), # splits whose accuracy is written down at each epoch
     seed:int=0,             # of initialisation and every draw
     device:str='cpu',       # where to compute
@@ -437,7 +437,7 @@ def train_model(
     def built(texts): return [build_recipe(text, modules) for text in texts]
     if net is None: net = build_model(model, parametrizations, modules, seed)
     net = net.to(pick_device(device))
-    if init: load_checkpoint(init, net)
+    if init: load_checkpoint(init if isinstance(init, (str, Path)) else init['checkpoint'], net)
     report = net.pretrain(data, run, stream(seed, 'pretrain')) if hasattr(net, 'pretrain') and not init else None
     rate = build_recipe(lr, modules, epochs=epochs) if isinstance(lr, str) else lr
     about = dict(recipe=model, modules=user_modules([model, *parametrizations], modules))

@@ -162,6 +162,7 @@ EXAMPLES = {
     'Foolbox': ["Foolbox('LinfPGD', steps=3)", "Foolbox('LinfPGD', black_box=True)"],
     'Torchattacks': ["Torchattacks('PGD', steps=3)"],
     'Between': ['Between(Spheres(2, radius=0), Spheres(2, centers=(-2, 0, 2)), samples=64)'],
+    'Generated': ["Generated('generator.safetensors')"],
     'Moved': ['Moved(Gaussian(2), by=-1)'],
     'Spheres': ['Spheres(2, extra=2, grid=(2, 2))'],
     'LipschitzMLP': ["LipschitzMLP(4, widths=(6, 4), activation='maxmin', slope=2)"],

@@ -226,7 +226,7 @@ def _projection_row(name, tau, at_most, scale=1., data=None):
     apart = max((a - b).abs().max().item() for a, b in zip(*(model.parameters() for model in models)))
     work = projection_work(x, y, width, tau)
     ways = dict(floor=[], ours=[ours], textbook=[textbook])
-    times = alternate(9 if scale == 1 else 2, 30., **{way: vgg5_step(x, y, width, lr=.05, constraints=c) for way, c in ways.items()})
+    times = alternate(9 if scale == 1 else 2, 30., **{way: vgg5_step(x, y, width, lr=.01, constraints=c) for way, c in ways.items()})
     note = (f'{len(x)} {what}, {x.shape[-1]} × {x.shape[-1]}, {width} channels, tau {tau:g}; floor is the step without it; '
             f'{work["clipped"]:.0%} of the weights are clipped at a step, {work["above"]:.3g} singular values each; '
             f'{work["known"]:.0%} are known to be below without a product; at most {apart:.0e} from the textbook')

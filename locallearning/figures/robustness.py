@@ -39,7 +39,8 @@ def plot_curves(
 )->Figure: # one panel, or two
     "Accuracy over eps, one line per model, with the worst case over several attacks where it was measured."
     both = relative is None and ax is None and all(c.relative is not None for c in curves.values())
-    fig, (panels,) = axes(ax, cols=1 + both, width=DOUBLE if both else SINGLE, height=2.6 if in_255ths else 2.3)
+    many = ax is None and legend and len(curves) > 8 # their names stand beside the panel
+    fig, (panels,) = axes(ax, cols=1 + both, width=DOUBLE if both or many else SINGLE, height=2.6 if in_255ths or many else 2.3)
     styles, marks = looks(curves, colors), marks or {}
     for panel, share in zip(panels, [False, True] if both else [bool(relative)]):
         _draw_accuracies(panel, curves, styles, share, log, marks)
@@ -47,7 +48,8 @@ def plot_curves(
     doubtful = legend and any(getattr(c, 'flags', ()) for c in curves.values())
     title = '† see masking checks' if doubtful else None
     handles = [*(panels[0].get_legend_handles_labels()[0] if legend else []), *_mark_handles(marks.values())]
-    if handles: panels[0].legend(handles=handles, title=title, title_fontsize=7)
+    if handles and many: fig.legend(handles=handles, title=title, title_fontsize=7, loc='outside right upper')
+    elif handles: panels[0].legend(handles=handles, title=title, title_fontsize=7)
     return fig
 
 # %% ../../nbs/figures/01_robustness.ipynb #161847ee

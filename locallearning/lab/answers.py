@@ -18,15 +18,17 @@ from .claims import LEDGERS,short
 # %% ../../nbs/lab/10_answers.ipynb #0762de4a
 def answer(
     claims:pd.DataFrame, # verdicts of one question, from `judge`
+    headline:str='',     # id of the claim that the question is about first of all; '' for none
 )->str: # 'Yes: 4 hold', 'In part: 3 hold, 1 fails', 'Undecided', 'Not measured'
     "Put the verdicts of one question into words."
     n = {v: int((claims.verdict == v).sum()) for v in ('holds', 'fails', 'undecided')}
     weighed, rest = sum(n.values()), len(claims) - sum(n.values())
     if not weighed: return 'Not measured'
     said = ', '.join(f'{k} {_verb(v, k)}' for v, k in n.items() if k)
+    open_ = bool(headline) and (claims[claims.id == headline].verdict == 'undecided').any()
     if n['holds'] + n['fails'] == 0: head = 'Undecided'
-    elif n['fails'] == 0 and n['holds'] > n['undecided']: head = 'Yes'
-    elif n['holds'] == 0 and n['fails'] > n['undecided']: head = 'No'
+    elif n['fails'] == 0 and n['holds'] > n['undecided'] and not open_: head = 'Yes'
+    elif n['holds'] == 0 and n['fails'] > n['undecided'] and not open_: head = 'No'
     else: head = 'In part'
     return f'{head} so far: {said}' if rest > weighed else f'{head}: {said}'
 
@@ -52,7 +54,7 @@ def answers(
         asked = asked if isinstance(asked, dict) else dict(text=asked)
         report, claims = max(((r, _claims(r, key)) for r in reports), key=lambda pair: _decided(pair[1]))
         head = _headline(claims, asked.get('headline', ''))
-        said = dict(question=asked['text'], answer=answer(claims), effect='', strength='', caveat='', run='')
+        said = dict(question=asked['text'], answer=answer(claims, asked.get('headline', '')), effect='', strength='', caveat='', run='')
         if head is not None:
             said |= dict(effect=f'{labelled(head.effect, family)} ({head.statement})', strength=_strength(head))
             said |= dict(caveat=labelled(_caveat(claims), family), run=report.name)

@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['Spheres', 'Gaussian', 'Uniform', 'Moved', 'Samples', 'Between', 'exact_distance', 'assignment_distance',
-           'WassersteinDual', 'Estimate', 'dual_estimate']
+           'WassersteinDual', 'Estimate', 'dual_estimate', 'gradient_lengths', 'potential_slice', 'train_dual']
 
 # %% ../../nbs/lipschitz/03_transport.ipynb #14d00004
-import math
-from typing import NamedTuple
+import hashlib,math
+from pathlib import Path
+from typing import Iterable,NamedTuple
 import torch
 from torch import nn,Tensor
 from scipy.optimize import linear_sum_assignment
 from ..core import InputError,check,check_number,shown
-from ..recipes import Piece
-from ..state import check_model,device_of,stream
+from ..recipes import Piece,build_recipe
+from ..state import check_model,describe,device_of,pick_device,save_checkpoint,stream
 from ..splits import Law,as_tensor
 from ..models import evaluating
+from ..training import build_model,fit
 
 # %% ../../nbs/lipschitz/03_transport.ipynb #14d00007
 class Spheres(Piece):
@@ -103,6 +105,8 @@ class Samples:
         check(bool(self.x.isfinite().all()), 'samples hold NaN or Inf; remove them')
         self.shape = tuple(self.x.shape[1:])
     def __repr__(self): return f'Samples({"×".join(map(str, self.x.shape))})'
+    @property
+    def key(self): return hashlib.sha256(self.x.cpu().contiguous().numpy()).hexdigest()
     def sample(self, n, generator): return self.x[torch.randint(len(self.x), (n,), generator=generator)]
 
 # %% ../../nbs/lipschitz/03_transport.ipynb #14d0000e
@@ -122,6 +126,8 @@ class Between(Law):
               f'{second_law.shape}; a distance needs the same')
         check_number('Between(samples)', samples, low=2, whole=True)
         self.first_law,self.second_law,self.samples = first_law,second_law,samples
+    @property
+    def key(self): return f'{[getattr(law, "key", repr(law)) for law in (self.first_law, self.second_law)]} {self.samples}'
     def draw(self, n, generator):
         half = n//2
         x = torch.cat([self.first_law.sample(n - half, generator), self.second_law.sample(half, generator)])
@@ -206,3 +212,65 @@ def dual_estimate(
     except InputError: truth = math.nan
     error = math.sqrt(first.var().item()/n + second.var().item()/n)
     return Estimate((first.mean() - second.mean()).item(), error, truth, n)
+
+# %% ../../nbs/lipschitz/03_transport.ipynb #14d00029
+def gradient_lengths(
+    model:nn.Module,    # with one output
+    problem:Between,    # two distributions
+    n:int=2000,         # points, each on the line between a sample of one and a sample of the other
+    seed:int=0,         # of the points
+)->Tensor: # (n,) on the device of the model
+    "How steep a potential is between two distributions."
+    check_model(model)
+    check_number('n', n, low=1, whole=True)
+    g = stream(seed, 'between')
+    a, b = problem.first_law.sample(n, g), problem.second_law.sample(n, g)
+    x = torch.lerp(a, b, torch.rand(n, *[1]*(a.ndim - 1), generator=g)).to(device_of(model)).requires_grad_()
+    with evaluating(model): slope, = torch.autograd.grad(model(x).sum(), x)
+    return slope.flatten(1).norm(dim=1)
+
+# %% ../../nbs/lipschitz/03_transport.ipynb #14d0002d
+def potential_slice(
+    model:nn.Module,    # with one output
+    shape:tuple,        # of a sample, at least as many values as axes are given
+    *axes,              # one or two lists of positions, along the first axes
+)->Tensor: # n values, or m×n of n positions along the first and m along the second axis
+    "The potential along a line or over a plane through the origin."
+    check_model(model)
+    check(1 <= len(axes) <= min(2, math.prod(shape)), f'{len(axes)} axes for samples of shape {tuple(shape)}; one or two of their coordinates can be varied')
+    grids = torch.meshgrid(*(torch.as_tensor(a, dtype=torch.float) for a in axes), indexing='xy')
+    x = torch.zeros(grids[0].numel(), math.prod(shape))
+    for i, positions in enumerate(grids): x[:, i] = positions.flatten()
+    with torch.no_grad(), evaluating(model): values = model(x.view(-1, *shape).to(device_of(model)))[:, 0]
+    return values.cpu().view(grids[0].shape)
+
+# %% ../../nbs/lipschitz/03_transport.ipynb #14d00025
+def train_dual(
+    model:str,                  # recipe of a network with one output
+    problem:str|Between,        # two distributions, or their recipe
+    *,
+    loss:str='WassersteinDual()',      # recipe
+    penalties:Iterable[str]=(),        # recipes
+    constraints:Iterable[str]=(),      # recipes
+    parametrizations:Iterable[str]=(), # recipes
+    opt:str='AggMo()',          # recipe
+    lr:float|str=.01,           # a number, or the recipe of a schedule
+    epochs:int=20,              # of `problem.samples` samples each
+    batch_size:int=64,          # samples of a step, half of them from each distribution
+    clip:float|None=None,       # largest norm of the gradient
+    n:int=20_000,               # fresh samples of each for the estimate
+    seed:int=0,                 # of initialisation and every draw
+    device:str='cpu',           # where to compute
+    every:int=20,               # epochs between two saved states
+    folder:Path|None=None,      # gets the checkpoint; None: nothing is written
+)->dict: # checkpoint (path), history (table), estimate (`Estimate`), recipe
+    "Train a network to tell two distributions apart, and estimate their distance with samples that it has not seen."
+    if isinstance(problem, str): problem = build_recipe(problem)
+    check(isinstance(problem, Between), lambda: f'{shown("problem", problem)}: must be two distributions, e.g. Between(Spheres(2, radius=0), Spheres(2))')
+    net = build_model(model, parametrizations, (), seed).to(pick_device(device))
+    rate = build_recipe(lr, epochs=epochs) if isinstance(lr, str) else lr
+    penalties, constraints = ([build_recipe(o) for o in texts] for texts in (penalties, constraints))
+    history = fit(net, problem, loss=build_recipe(loss), opt=build_recipe(opt), lr=rate, epochs=epochs, batch_size=batch_size,
+                  penalties=penalties, constraints=constraints, clip=clip, seed=seed, folder=folder, every=every, about=dict(recipe=model))
+    path = save_checkpoint(Path(folder)/'last.safetensors', net, problem.space, recipe=model, seed=seed) if folder else None
+    return dict(checkpoint=path, history=history.frame, estimate=dual_estimate(net, problem, n, seed), recipe=describe(net))
