@@ -25,7 +25,7 @@ _MODULES = {
     'attacks.gradient': 'GaussianNoise FGSM PGD Adversarial',
     'attacks.apgd': 'APGD',
     'attacks.square': 'Square',
-    'attacks.peers': 'Foolbox Torchattacks',
+    'attacks.peers': 'Foolbox Torchattacks SLSQP',
     'robustness.target': 'masking_checks correct_subset',
     'robustness.curves': 'accuracy_curve critical_norm compare_protocols Curve Critical',
     'robustness.worst': 'worst_case WorstCase standard_attacks Transfer',
@@ -62,6 +62,7 @@ _MODULES = {
     'lipschitz.networks': 'MeanPool LipschitzConvNet LeNet LipschitzResNet BlockOrthogonal',
     'lipschitz.penalties': 'JacobianSpectral local_slopes',
     'lipschitz.gan': 'GANGenerator GANCritic WGAN WGANGP LWGAN train_gan Generated',
+    'lipschitz.configs': 'read_config',
     'figures.style': 'save_figure',
     'figures.robustness': 'plot_curve plot_curves plot_critical plot_perturbations plot_accuracy_robustness '
                           'plot_robust_accuracy',

@@ -243,3 +243,29 @@ def test_bad_input_is_refused(attack):
                          (dict(bounds=(0., torch.ones(1, 3, 4, 4) + torch.rand(1, 3, 4, 4))), 'from pixel to pixel')):
         with pytest.raises(InputError, match=said): attack(model, **(dict(x=x, y=y, eps=.1) | change))
     assert all(p.requires_grad for p in model.parameters())
+
+
+# --- the solver of SciPy
+
+def test_the_solver_finds_the_nearest_point_of_a_plane():
+    "Two classes, divided by a plane: the distance to it is the margin over the length of the difference of the weights."
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).double()
+    with torch.no_grad(): model[1].weight.copy_(torch.randn(2, 12, generator=stream(0, 'plane'), dtype=torch.float64))
+    x = .5 + .01*torch.randn(5, 3, 2, 2, generator=stream(1, 'plane'), dtype=torch.float64)
+    y = model(x).argmax(1)
+    margin = model(x).sort(dim=1).values.diff()[:, 0]
+    found = perturbation_norm(x, SLSQP()(model, x, y, 100., bounds=None), 2)
+    assert torch.allclose(found, margin / model[1].weight.diff(dim=0).norm(), rtol=3e-3)
+
+
+def test_the_solver_stays_in_ball_and_box_and_leaves_the_model_as_it_was():
+    model = net()
+    x, y = images(model)
+    before = copy.deepcopy(model.state_dict())
+    moved = SLSQP(steps=5)(model, x, y, .1, bounds=(0., 1.))
+    assert (perturbation_norm(x, moved, 2) <= .1*(1 + 1e-4)).all() and (moved >= 0).all() and (moved <= 1).all()
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items()) and all(p.grad is None for p in model.parameters())
+
+
+def test_a_solver_without_steps_is_refused():
+    with pytest.raises(InputError, match=r'SLSQP\(steps=0\)'): SLSQP(steps=0)

@@ -168,6 +168,16 @@ def forward(self:Bjorck,
     made = bjorck(weight, self.steps, self.order, self.beta, tol, scaled=self.scaling == 'gram')
     return made if self.factor in (None, 1) else made / self.factor
 
+# %% ../../nbs/lipschitz/00_orthogonal.ipynb #14a000a1
+@patch
+@torch.no_grad()
+def right_inverse(self:Bjorck,
+    weight:Tensor, # out×…, as the layer was made
+)->Tensor: # the same shape; the free weight at the start
+    "What PyTorch asks for when the parametrization is registered: a free weight of which the same weight is made in fewer steps."
+    if self.scaling in (None, 'safe'): return weight
+    return bjorck(weight, 30, tol=1e-5, scaled=True).contiguous() # as it is laid out when a training goes on from a file
+
 # %% ../../nbs/lipschitz/00_orthogonal.ipynb #14a0002b
 def bake(
     model:nn.Module, # any module; stays as it is
