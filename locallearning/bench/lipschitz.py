@@ -127,10 +127,12 @@ def lipschitz_step_row(scale=1., data=None)->Row:
     width, n = 2*scaled(512, scale, 4), scaled(128, scale)
     x, y = torch.rand(n, 784, generator=stream(0, 'bench', 'images')), torch.arange(n) % 10
     shape, loss = (784, (width,)*3, 10), MultiMargin(.3)
-    ours, plain, other = _network(*shape, Bjorck()), _network(*shape), torchlip_network(*shape)
-    ways = dict(ours=partial(train_step, *ours, x, y, loss=loss), floor=partial(train_step, *plain, x, y, loss=loss))
+    ours, exact = (_network(*shape, Bjorck(through=o)) for o in (False, True))
+    plain, other = _network(*shape), torchlip_network(*shape)
+    ways = dict(ours=partial(train_step, *ours, x, y, loss=loss), textbook=partial(train_step, *exact, x, y, loss=loss),
+                floor=partial(train_step, *plain, x, y, loss=loss))
     if other is not None: ways['peer'] = partial(train_step, other, _optimizer(other), x, y, loss=loss)
     times = alternate(9 if scale == 1 else 2, 30., **ways)
-    note = f'{n} images, 3 hidden layers of {width}, at most 20 steps of Björck; floor: weights that nothing makes; '
+    note = f'{n} images, 3 hidden layers of {width}, at most 20 steps of Björck, no gradient through them; textbook: with it; floor: weights that nothing makes; '
     note += 'peer: deel-torchlip' if other is not None else 'deel-torchlip is not installed'
     return Row('step of an orthonormal network', **times, against='peer' if other is not None else '', note=note)

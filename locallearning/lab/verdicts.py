@@ -241,6 +241,7 @@ def _judge(claim, rows, images, lacks):
     founds = [select(part, rows) for part in parts(claim)]
     lacking = [m for part, found in zip(parts(claim), founds) if (m := missing(part, rows, found))]
     if lacking: return _Judged('not comparable', lacks) if lacks else _Judged('not run', lacking[0])
+    if lacks.startswith('is about'): return _Judged('not comparable', lacks) # a number of other data says nothing here
     if unclear := _ambiguous(founds): return _Judged('not comparable', unclear)
     numbers = _by_seed(claim, founds)
     none = f'no seed with {what(claim)} of all of {", ".join(claim.models)}'

@@ -114,6 +114,7 @@ class Bjorck(Piece, nn.Module):
         beta:float=.5,      # of order 1; the others need .5
         scaling:str|None='gram', # what a weight is divided by first: 'gram', 'norms', 'power', 'safe' (as published), or None: nothing
         tol:float=1e-3,     # on a processor, stop after the step that began so near; 0, and on an accelerator, which a look would keep waiting: all steps
+        through:bool=True,  # differentiate through the iteration; False: hand gradients on as if it were not there, which is faster and not exact
     ):
         super().__init__()
         check_number('Bjorck(steps)', steps, low=1, whole=True)
@@ -122,7 +123,8 @@ class Bjorck(Piece, nn.Module):
         check(order == 1 or beta == .5, f'Bjorck(order={order}, beta={beta:g}): orders above 1 are a series for beta .5')
         check(scaling is None or scaling in SCALINGS, lambda: f'Bjorck({shown("scaling", scaling)}): {nearest(scaling, SCALINGS)}, or None')
         check_number('Bjorck(tol)', tol, low=0)
-        self.steps,self.order,self.beta,self.scaling,self.tol = steps,order,beta,scaling,tol
+        check(isinstance(through, bool), lambda: f'{shown("Bjorck(through)", through)}: must be True or False')
+        self.steps,self.order,self.beta,self.scaling,self.tol,self.through = steps,order,beta,scaling,tol,through
         self.factor = None # known once it is bound
 
 # %% ../../nbs/lipschitz/00_orthogonal.ipynb #14a00021
@@ -155,6 +157,14 @@ def _scale(self:Bjorck, weight):
             for _ in range(2): self.direction.copy_(F.normalize(W.T @ (W @ self.direction), dim=0, eps=1e-30))
     return (W @ self.direction.clone()).norm()
 
+# %% ../../nbs/lipschitz/00_orthogonal.ipynb #14a000a4
+@patch
+def _make(self:Bjorck, weight):
+    if self.scaling is None: _check_limit(weight, self.order, self.beta)
+    elif self.scaling != 'gram': weight = weight / self._scale(weight).clamp_min(torch.finfo(weight.dtype).tiny)
+    tol = self.tol if weight.device.type == 'cpu' else 0.
+    return bjorck(weight, self.steps, self.order, self.beta, tol, scaled=self.scaling == 'gram')
+
 # %% ../../nbs/lipschitz/00_orthogonal.ipynb #14a00024
 @patch
 def forward(self:Bjorck,
@@ -162,10 +172,8 @@ def forward(self:Bjorck,
 )->Tensor: # the same shape
     "Anil et al. 2019; of a convolution divided by `patch_factor`. Raises `InputError` where without scaling the iteration would diverge."
     check(self.factor or weight.ndim == 2, lambda: f'{self!r} belongs to no layer yet, and a kernel {tuple(weight.shape)} does not say its stride; use parametrize(model, {self!r})')
-    if self.scaling is None: _check_limit(weight, self.order, self.beta)
-    elif self.scaling != 'gram': weight = weight / self._scale(weight).clamp_min(torch.finfo(weight.dtype).tiny)
-    tol = self.tol if weight.device.type == 'cpu' else 0.
-    made = bjorck(weight, self.steps, self.order, self.beta, tol, scaled=self.scaling == 'gram')
+    with torch.set_grad_enabled(self.through and torch.is_grad_enabled()): made = self._make(weight)
+    if not self.through: made = made + (weight - weight.detach())
     return made if self.factor in (None, 1) else made / self.factor
 
 # %% ../../nbs/lipschitz/00_orthogonal.ipynb #14a000a1

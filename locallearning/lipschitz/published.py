@@ -25,6 +25,11 @@ class PublishedBjorck(Piece, nn.Module):
         super().__init__()
         check_number('PublishedBjorck(steps)', steps, low=1, whole=True)
         self.steps,self.safe = steps,safe
+    def right_inverse(self,
+        weight:Tensor, # out×…, orthonormal
+    )->Tensor: # the same shape; where a training begins
+        "Divide the weight of a dense layer by √n, as it began."
+        return weight/math.sqrt(weight.shape[1]) if weight.ndim == 2 else weight
     def forward(self,
         weight:Tensor, # out×…
     )->Tensor: # the same shape
