@@ -13,6 +13,7 @@ import pandas as pd
 from ..core import write_atomic
 from .report import Page,Report,read_reports,table
 from .verdicts import FIELDS,VERDICTS,count_verdicts
+from .families import families
 from .claims import LEDGERS,short
 
 # %% ../../nbs/lab/10_answers.ipynb #0762de4a
@@ -217,15 +218,15 @@ def write_front(
     known:dict|None=None, # families by name; None: those of the package
 )->Path: # where it is now
     "Write the page that opens the results."
-    found, parts = read_reports(root, known), [*FRONT]
+    found, parts, named = read_reports(root, known), [*FRONT], known or families()
     for name, profiles in found.items():
         reports = [r for runs in profiles.values() for r in runs]
-        if not reports: continue
+        if not reports and name not in pages: continue
         link = f'\n\nModels, claims, figures and settings: [the whole report]({pages[name]}).' if name in pages else ''
-        brief = answers(reports)
+        brief = answers(reports) if reports else pd.DataFrame(columns=['question', 'answer', 'effect', 'strength'])
         brief = brief[brief.answer != 'Not measured'][['question', 'answer', 'effect', 'strength']]
         shown = table(brief) if len(brief) else 'Nothing has been measured yet.'
-        parts.append(f'## {reports[0].family.title}\n\n{shown}{link}')
+        parts.append(f'## {named[name].title}\n\n{shown}{link}')
     cells = [dict(cell_type='markdown', id=f'front{i}', metadata={}, source=text) for i, text in enumerate(parts)]
     kernel = dict(display_name='python3', language='python', name='python3')
     page = dict(cells=cells, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
