@@ -57,7 +57,7 @@ _MODULES = {
     'lipschitz.transport': 'Spheres Gaussian Uniform Moved Samples Between exact_distance assignment_distance WassersteinDual '
                            'dual_estimate Estimate train_dual gradient_lengths potential_slice',
     'lipschitz.certificates': 'certified_radii CertifiedProbe Certified attacked_against_certified LipschitzBoundsProbe '
-                              'LipschitzBounds ActivityProbe UnitActivity',
+                              'LipschitzBounds ActivityProbe UnitActivity lead_gradients',
     'lipschitz.published': 'PublishedBjorck PublishedL1Rows published_bake',
     'lipschitz.networks': 'MeanPool LipschitzConvNet LeNet LipschitzResNet BlockOrthogonal',
     'lipschitz.penalties': 'JacobianSpectral local_slopes',

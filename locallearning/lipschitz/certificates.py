@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['certified_radii', 'Certified', 'CertifiedProbe', 'attacked_against_certified', 'LipschitzBounds',
-           'LipschitzBoundsProbe', 'UnitActivity', 'ActivityProbe']
+           'LipschitzBoundsProbe', 'lead_gradients', 'UnitActivity', 'ActivityProbe']
 
 # %% ../../nbs/lipschitz/04_certificates.ipynb #14e00004
 import math
@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 from ..core import check,check_number
+from ..state import check_model,device_of
 from ..models import evaluating
 from ..instruments import Instrument,Number,as_subject,test_images
 from ..probes.norms import linear_maps
@@ -146,6 +147,20 @@ class LipschitzBoundsProbe(Instrument):
         from locallearning.figures.bounds import plot_bounds
         between = {name: SimpleNamespace(lower=b.measured, product=b.claimed, matrix=b.claimed, refused='') for name, b in results.items()}
         return dict(lipschitz_bounds=plot_bounds(between))
+
+# %% ../../nbs/lipschitz/04_certificates.ipynb #14e00032
+def lead_gradients(
+    model:nn.Module, # returns logits
+    x,               # N×C×H×W images
+    y,               # (N,) right classes
+)->torch.Tensor: # like `x`, on the CPU
+    "The gradient of the largest wrong logit minus the right one, image by image."
+    check_model(model)
+    at, right = x.detach().to(device_of(model)).requires_grad_(), y.to(device_of(model))
+    with evaluating(model): logits = model(at)
+    wrong = logits.scatter(1, right[:, None], -math.inf).amax(1)
+    found, = torch.autograd.grad((wrong - logits.gather(1, right[:, None])[:, 0]).sum(), at)
+    return found.cpu()
 
 # %% ../../nbs/lipschitz/04_certificates.ipynb #14e0001c
 class UnitActivity(NamedTuple):
