@@ -122,18 +122,18 @@ class CriticRule(Piece):
     "What keeps a critic from being steep; by itself nothing."
     strength = 1.
     def check_critic(self,
-        critic:nn.Module,   # before its first step
-        x:Tensor,           # a few images
+        critic:nn.Module,   # before its first step; not used here
+        x:Tensor,           # a few images; not used here
     ):
         "Raise `InputError` for a critic for which the rule means nothing."
     def penalty(self,
-        critic:nn.Module,   # in training mode
-        real:Tensor,        # B×… images of the data
-        fake:Tensor,        # B×… images of the generator, without its graph
+        critic:nn.Module,   # in training mode; not used here
+        real:Tensor,        # B×… images of the data; not used here
+        fake:Tensor,        # B×… images of the generator, without its graph; not used here
     )->Tensor|None: # scalar, weighted by `strength`; None: there is none
         "What is added to the loss of the critic."
     def constrain(self,
-        critic:nn.Module,   # changed in place, without gradients
+        critic:nn.Module,   # changed in place, without gradients; not used here
     ):
         "What happens to the weights after a step."
 
